@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses for semi-supervised segmentation. Logits in, a scalar out; they need nothing but torch."""
+
+from __future__ import annotations
+
+from .backbone import CrossEntropyDiceLoss, PseudoLabelLoss, SoftmaxMSELoss
+from .metassl import MetaSSLLabeledLoss, MetaSSLUnlabeledLoss
+from .presets import PRESETS, metassl_losses
+from .regions import Quadripartition, Region
+from .thresholds import AdaptiveThreshold, FixedThreshold
+from .weights import LABELED_ORDER, UNLABELED_ORDER, RegionWeights
+
+__all__ = [
+    "LABELED_ORDER",
+    "PRESETS",
+    "UNLABELED_ORDER",
+    "AdaptiveThreshold",
+    "CrossEntropyDiceLoss",
+    "FixedThreshold",
+    "MetaSSLLabeledLoss",
+    "MetaSSLUnlabeledLoss",
+    "PseudoLabelLoss",
+    "Quadripartition",
+    "Region",
+    "RegionWeights",
+    "SoftmaxMSELoss",
+    "metassl_losses",
+]

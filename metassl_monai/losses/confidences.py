@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How sure a reference is of its label: four measures, each 1 for a one-hot prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+__all__ = ["CONFIDENCES", "label_probability", "mean_absolute_deviation", "standard_deviation", "variance"]
+
+
+def at_least_float(x: Tensor) -> Tensor:
+    """Half precision is too coarse for sums over voxels: compute in float32, or in float64 where that comes in."""
+    return x.float() if x.element_size() < 4 else x
+
+
+def label_probability(logits: Tensor, label: Tensor) -> Tensor:
+    """Probability of ``label``: ``softmax(logits)[label]``.
+
+    Args:
+        logits: ``(B, C, *spatial)``.
+        label: class indices, ``(B, 1, *spatial)``.
+
+    Returns:
+        Probabilities in [0, 1], ``(B, 1, *spatial)``.
+    """
+    return at_least_float(logits).softmax(dim=1).gather(1, label)
+
+
+def variance(logits: Tensor, label: Tensor) -> Tensor:
+    """Variance of the probabilities over the classes, scaled to [0, 1] (MetaSSL, Table VII). ``label`` is not used."""
+    p = at_least_float(logits).softmax(dim=1)
+    classes = p.shape[1]
+    return (p - 1 / classes).square().sum(dim=1, keepdim=True) * (classes / (classes - 1))
+
+
+def standard_deviation(logits: Tensor, label: Tensor) -> Tensor:
+    """Square root of :func:`variance`, in [0, 1] (MetaSSL, Table VII)."""
+    return variance(logits, label).sqrt()
+
+
+def mean_absolute_deviation(logits: Tensor, label: Tensor) -> Tensor:
+    """Mean absolute deviation over the classes, scaled to [0, 1] (MetaSSL, Table VII). ``label`` is not used."""
+    p = at_least_float(logits).softmax(dim=1)
+    classes = p.shape[1]
+    return (p - 1 / classes).abs().sum(dim=1, keepdim=True) * (classes / (2 * (classes - 1)))
+
+
+CONFIDENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "probability": label_probability,
+    "mad": mean_absolute_deviation,
+    "variance": variance,
+    "std": standard_deviation,
+}

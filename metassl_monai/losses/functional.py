@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Voxel-wise cross-entropy and soft Dice on logits and class indices, without one-hot maps."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .confidences import at_least_float
+
+__all__ = ["cross_entropy_map", "masked_mean", "soft_dice"]
+
+# Small enough to vanish beside one voxel, large enough for float32 (SSL4MIS and MONAI use the same).
+DICE_SMOOTH = 1e-5
+WEIGHT_FLOOR = 1e-8
+
+
+def cross_entropy_map(logits: Tensor, label: Tensor) -> Tensor:
+    """``-log softmax(logits)[label]`` of every voxel.
+
+    Args:
+        logits: ``(B, C, *spatial)``.
+        label: class indices, ``(B, 1, *spatial)``, any dtype.
+
+    Returns:
+        Cross-entropy in nats, ``(B, 1, *spatial)``, at least float32.
+    """
+    return F.cross_entropy(at_least_float(logits), label.squeeze(1).long(), reduction="none").unsqueeze(1)
+
+
+def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of ``values`` where ``mask`` is non-zero; 0 where it is zero everywhere."""
+    if mask is None:
+        return values.mean()
+    inside = mask != 0
+    return torch.where(inside, values, 0).sum() / inside.sum().clamp_min(1)
+
+
+def soft_dice(logits: Tensor, target: Tensor, weight: Tensor | None = None, squared: bool = False) -> Tensor:
+    """Soft Dice loss over the whole batch, mean over all classes, background included (MetaSSL, Eq. 8).
+
+    ``1 - mean_c (2 sum W y p + eps) / (sum W (y + p) + eps)`` with ``p = softmax(logits)`` and ``y`` the target.
+
+    Args:
+        logits: ``(B, C, *spatial)``.
+        target: class indices, ``(B, 1, *spatial)``, any dtype.
+        weight: weight ``W`` of each voxel, ``(B, 1, *spatial)``; 1 everywhere when None.
+        squared: square ``p`` in the denominator, as the backbones' own Dice does.
+
+    Returns:
+        A scalar in [0, 1].
+    """
+    p = at_least_float(logits).softmax(dim=1)
+    target = target.long()
+    weight = p.new_ones(1).expand_as(target) if weight is None else weight.to(p.dtype)
+    hit = p.gather(1, target) * weight
+    voxels = [0, *range(2, p.ndim)]
+    denominator_p = ((p.square() if squared else p) * weight).sum(dim=voxels)
+    intersection, size = [], []
+    for c in range(p.shape[1]):
+        is_class = target == c
+        intersection.append((hit * is_class).sum())
+        size.append((weight * is_class).sum())
+    dice = (2 * torch.stack(intersection) + DICE_SMOOTH) / (torch.stack(size) + denominator_p + DICE_SMOOTH)
+    return 1 - dice.mean()
