@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a semi-supervised method is: it says which prediction is judged by which reference, and nothing of losses."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Batch", "Method", "Pair", "Step", "pair_streams"]
+
+Batch = Mapping[str, Mapping[str, Tensor]]
+"""``{"labeled": {"image", "label"}, "unlabeled": {"image"}}``, each tensor batch-first."""
+
+
+class Pair(NamedTuple):
+    """A prediction that receives gradient and the reference that judges it."""
+
+    prediction: Tensor
+    """Logits, ``(B, C, *spatial)``."""
+    reference: Tensor
+    """Logits of the same shape; the loss detaches it."""
+    name: str
+    """One of ``Method.names``, unique per stream within a step."""
+    target: Tensor | None = None
+    """Annotation, ``(B, 1, *spatial)``: its presence makes the pair a labeled one."""
+    label: Tensor | None = None
+    """Hard label of the reference where it is not ``argmax(reference)``, ``(B, 1, *spatial)``."""
+    mask: Tensor | None = None
+    """Non-zero where the pair counts, ``(B, 1, *spatial)``."""
+    weight: float = 1.0
+    """Factor on the loss, without the ramp."""
+
+
+class Step(NamedTuple):
+    """What a method makes of a batch."""
+
+    pairs: Sequence[Pair]
+    extras: Mapping[str, Tensor]
+    """Further loss terms by name, complete with their weights."""
+    prediction: Tensor
+    """Logits of the labeled images."""
+
+
+class Method(nn.Module):
+    """Base class: hands each pair to its loss. A method writes :meth:`pairs` and, if it has a teacher, :meth:`update`.
+
+    Each pair name gets its own deep copy of the losses, made here, so that the threshold state of a name exists before
+    a checkpoint is loaded and is a buffer like any other.
+
+    Args:
+        network: the network that is exported, and that ``network_def`` of a bundle builds.
+        labeled_loss: called as ``loss(prediction, target, reference, label, mask, ramp)``; or one such loss by name.
+        unlabeled_loss: called as ``loss(prediction, reference, label, mask)``; or one such loss by name.
+        ramp: weight of the unlabeled terms at a step, such as :class:`GaussianRamp`.
+
+    Attributes:
+        names: the pair names of the labeled and of the unlabeled stream.
+    """
+
+    names: ClassVar[dict[str, tuple[str, ...]]]
+
+    def __init__(
+        self,
+        network: nn.Module,
+        labeled_loss: nn.Module | Mapping[str, nn.Module],
+        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
+        ramp: Callable[[int], float],
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.ramp = ramp
+        self.labeled_losses = nn.ModuleDict()
+        self.unlabeled_losses = nn.ModuleDict()
+        for name in dict.fromkeys((*self.names["labeled"], *self.names["unlabeled"])):
+            # copied together: a threshold that both losses share stays shared within the name
+            labeled, unlabeled = copy.deepcopy((_by_name(labeled_loss, name), _by_name(unlabeled_loss, name)))
+            if name in self.names["labeled"]:
+                self.labeled_losses[name] = labeled
+            if name in self.names["unlabeled"]:
+                self.unlabeled_losses[name] = unlabeled
+
+    def pairs(self, batch: Batch, step: int) -> Step:
+        """Return the pairs of this batch. ``step`` counts optimizer iterations from 0."""
+        raise NotImplementedError(f"{type(self).__name__} must write pairs(batch, step).")
+
+    def forward(self, batch: Batch, step: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Compute the loss terms of a batch.
+
+        Args:
+            batch: see :data:`Batch`.
+            step: number of iterations done before this one.
+
+        Returns:
+            The terms by name, as they enter the total, and the logits of the labeled images.
+        """
+        pairs, extras, prediction = self.pairs(batch, step)
+        ramp = self.ramp(step)
+        losses = {}
+        for pair in pairs:
+            if pair.target is None:
+                loss = self.unlabeled_losses[pair.name](pair.prediction, pair.reference, pair.label, pair.mask)
+                losses[f"unlabeled/{pair.name}"] = ramp * pair.weight * loss
+            else:
+                loss = self.labeled_losses[pair.name](
+                    pair.prediction, pair.target, pair.reference, pair.label, pair.mask, ramp
+                )
+                losses[f"labeled/{pair.name}"] = pair.weight * loss
+        return {**losses, **extras}, prediction
+
+    def update(self, step: int) -> None:
+        """Do what follows an optimizer step, such as moving a teacher. By default nothing."""
+
+    @property
+    def inference_network(self) -> nn.Module:
+        """The network whose weights are exported and that ``inference.json`` loads."""
+        return self.network
+
+    def named_losses(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yield the loss of each pair name as ``("labeled/<name>", loss)`` or ``("unlabeled/<name>", loss)``."""
+        for stream, losses in (("labeled", self.labeled_losses), ("unlabeled", self.unlabeled_losses)):
+            for name, loss in losses.items():
+                yield f"{stream}/{name}", loss
+
+
+def pair_streams(prediction: Tensor, reference: Tensor, name: str, target: Tensor) -> list[Pair]:
+    """Split whole-batch logits, labeled samples first, into a labeled and an unlabeled pair."""
+    labeled = len(target)
+    return [
+        Pair(prediction[:labeled], reference[:labeled], name, target),
+        Pair(prediction[labeled:], reference[labeled:], name),
+    ]
+
+
+def all_images(batch: Batch) -> Tensor:
+    """Images of both streams, labeled first: one forward pass, and batch statistics that mix the two."""
+    return torch.cat([batch["labeled"]["image"], batch["unlabeled"]["image"]])
+
+
+def _by_name(loss: Any, name: str) -> Any:
+    return loss.get(name) if isinstance(loss, Mapping) else loss

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cross pseudo supervision: two networks teach each other (Chen et al., CVPR 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import nn
+
+from .base import Batch, Method, Step, all_images, pair_streams
+
+__all__ = ["CrossPseudoSupervision"]
+
+
+class CrossPseudoSupervision(Method):
+    """Two networks of their own initialization see the same images; each is the reference of the other.
+
+    Args:
+        network: the first network, which is the one exported.
+        labeled_loss: see :class:`Method`.
+        unlabeled_loss: see :class:`Method`; :class:`PseudoLabelLoss` is the method's own.
+        ramp: see :class:`Method`.
+        second_network: the second network. It must not share weights with the first, nor start from equal ones.
+
+    Raises:
+        ValueError: when both networks are the same object.
+    """
+
+    names = {"labeled": ("network", "second_network"), "unlabeled": ("network", "second_network")}
+
+    def __init__(
+        self,
+        network: nn.Module,
+        labeled_loss: nn.Module | Mapping[str, nn.Module],
+        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
+        ramp: Callable[[int], float],
+        second_network: nn.Module,
+    ) -> None:
+        if second_network is network:
+            raise ValueError(
+                "network and second_network are the same object, so it would teach itself: "
+                'build a second one (in a config: "second_network_def": "%network_def").'
+            )
+        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
+        self.second_network = second_network
+
+    def pairs(self, batch: Batch, step: int) -> Step:
+        """Judge each network by the other on both streams."""
+        images = all_images(batch)
+        first, second = self.network(images), self.second_network(images)
+        target = batch["labeled"]["label"]
+        pairs = [
+            *pair_streams(first, second, "network", target),
+            *pair_streams(second, first, "second_network", target),
+        ]
+        return Step(pairs, {}, first[: len(target)])

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mean Teacher: a student learns from a teacher that is the moving average of itself (Tarvainen and Valpola, 2017)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from .base import Batch, Method, Step, all_images, pair_streams
+from .ema import ema_update
+
+__all__ = ["MeanTeacher"]
+
+
+class MeanTeacher(Method):
+    """The student is judged by its exponential moving average, which sees noisier images.
+
+    The teacher stays in training mode, as in the papers: batch statistics and dropout are part of the perturbation.
+
+    Args:
+        network: the student.
+        labeled_loss: see :class:`Method`.
+        unlabeled_loss: see :class:`Method`; :class:`SoftmaxMSELoss` is the method's own.
+        ramp: see :class:`Method`.
+        decay: weight of the old teacher, reached as ``min(1 - 1 / (step + 1), decay)``.
+        noise: standard deviation of the Gaussian noise on the teacher's images, clamped at twice its value, in units
+            of the image's intensity.
+    """
+
+    names = {"labeled": ("network",), "unlabeled": ("network",)}
+
+    def __init__(
+        self,
+        network: nn.Module,
+        labeled_loss: nn.Module | Mapping[str, nn.Module],
+        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
+        ramp: Callable[[int], float],
+        decay: float = 0.99,
+        noise: float = 0.1,
+    ) -> None:
+        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
+        self.teacher = copy.deepcopy(network).requires_grad_(False)
+        self.decay = decay
+        self.noise = noise
+
+    def pairs(self, batch: Batch, step: int) -> Step:
+        """Judge the student by the teacher on both streams."""
+        images = all_images(batch)
+        student = self.network(images)
+        with torch.no_grad():
+            noise = (torch.randn_like(images) * self.noise).clamp(-2 * self.noise, 2 * self.noise)
+            teacher = self.teacher(images + noise)
+        target = batch["labeled"]["label"]
+        return Step(pair_streams(student, teacher, "network", target), {}, student[: len(target)])
+
+    def update(self, step: int) -> None:
+        """Move the teacher towards the student."""
+        ema_update(self.teacher, self.network, step, self.decay)
