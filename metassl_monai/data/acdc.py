@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reader of ACDC, the Automated Cardiac Diagnosis Challenge: cine MR, two annotated frames a patient.
+
+Source of the data: O. Bernard et al., "Deep learning techniques for automatic MRI cardiac multi-structures segmentation
+and diagnosis: is the problem solved?", IEEE TMI 37(11), 2018. Source of the split: SSL4MIS
+(https://github.com/HiLab-git/SSL4MIS), which the semi-supervised papers follow: 70 training, 10 validation and 20 test
+patients, of which "1, 3, 7 or 14 labeled" are the first ones of the training list.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from .datalist import DatalistError
+
+__all__ = ["prepare_acdc"]
+
+LABELS = {"0": "background", "1": "right ventricle", "2": "myocardium", "3": "left ventricle"}
+LAYOUT = "training/patientNNN/patientNNN_frameMM.nii.gz and patientNNN_frameMM_gt.nii.gz"
+FRAME = re.compile(r"patient\d{3}_frame\d{2}\.nii\.gz")
+
+Item = dict[str, str]
+
+
+def prepare_acdc(source: str | os.PathLike[str], labeled: int, seed: int | str = "published") -> dict[str, Any]:
+    """Describe the official release of ACDC as a datalist; nothing is written.
+
+    The layout is ``training/patientNNN/{Info.cfg, patientNNN_4d.nii.gz, patientNNN_frameMM.nii.gz,
+    patientNNN_frameMM_gt.nii.gz}``; ``Info.cfg`` and the 4D film are ignored, and so are patients outside the published
+    split. Labels: 0 background, 1 right ventricle, 2 myocardium, 3 left ventricle.
+
+    Args:
+        source: the release's folder, or its ``training`` folder; the datalist's paths are relative to it.
+        labeled: number of labeled patients, from 1 to the number of training patients; all others are unlabeled.
+        seed: ``"published"`` for the first ones of the published list, or an integer to draw them at random, without
+            replacement, from the training patients that are on disk.
+
+    Returns:
+        A datalist. ``source["absent"]`` counts, for each list, the published patients that are not on disk.
+
+    Raises:
+        DatalistError: if nothing like ACDC is in ``source``, a labeled patient is not there, a frame that needs an
+            annotation has none, or ``labeled`` or ``seed`` is out of range.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     patient = Path(folder, "training", "patient099")
+        ...     patient.mkdir(parents=True)
+        ...     for name in ("patient099_frame01.nii.gz", "patient099_frame01_gt.nii.gz"):
+        ...         patient.joinpath(name).touch()
+        ...     datalist = prepare_acdc(folder, labeled=1)
+        >>> datalist["labeled"][0]["image"]
+        'training/patient099/patient099_frame01.nii.gz'
+    """
+    root = Path(source)
+    split = _published_split()
+    cases = {name: _cases(root, name) for names in split.values() for name in names}
+    present = [name for name in split["train"] if cases[name]]
+    if not any(cases.values()):
+        raise DatalistError(root, "holds no ACDC patient", f"name the folder that holds {LAYOUT}")
+    chosen = _choose(split["train"] if seed == "published" else present, labeled, seed, root)
+    patients = {
+        "labeled": chosen,
+        "unlabeled": [name for name in split["train"] if name not in chosen],
+        "validation": split["validation"],
+        "test": split["test"],
+    }
+    lists = {key: [item for name in names for item in cases[name]] for key, names in patients.items()}
+    _require_labeled_patients(chosen, cases, root)
+    _require_annotations([item for key in ("labeled", "validation", "test") for item in lists[key]], root)
+    lists["monitor"] = [item for item in lists["unlabeled"] if "label" in item]
+    lists["unlabeled"] = [{key: item[key] for key in item if key != "label"} for item in lists["unlabeled"]]
+    return {
+        "name": "acdc",
+        "labels": dict(LABELS),
+        **lists,
+        "source": {
+            "reader": "acdc",
+            "seed": seed,
+            "counts": {key: len(items) for key, items in lists.items()},
+            "absent": {key: sum(not cases[name] for name in names) for key, names in patients.items()},
+        },
+    }
+
+
+def _published_split() -> dict[str, list[str]]:
+    file = files(__package__) / "splits" / "acdc.json"
+    split = json.loads(file.read_text(encoding="utf-8"))
+    return {key: split[key] for key in ("train", "validation", "test")}
+
+
+def _cases(root: Path, patient: str) -> list[Item]:
+    """Return one item for each frame of a patient, in order; none where the patient is not on disk."""
+    base = Path("training") if (root / "training").is_dir() else Path()
+    folder = base / patient
+    images = sorted(path.name for path in (root / folder).glob("*.nii.gz") if FRAME.fullmatch(path.name))
+    return [_item(root, folder, name, patient) for name in images]
+
+
+def _item(root: Path, folder: Path, image: str, patient: str) -> Item:
+    case = image.removesuffix(".nii.gz")
+    label = folder / f"{case}_gt.nii.gz"
+    item = {"image": (folder / image).as_posix(), "subject": patient, "case": case}
+    return item | {"label": label.as_posix()} if (root / label).is_file() else item
+
+
+def _choose(patients: list[str], labeled: int, seed: int | str, root: Path) -> list[str]:
+    if not 1 <= labeled <= len(patients):
+        raise DatalistError(
+            root, f"cannot label {labeled} of {len(patients)} training patients", "choose another number of them"
+        )
+    if seed == "published":
+        return patients[:labeled]
+    if not isinstance(seed, int):
+        raise DatalistError(root, f"the seed {seed!r} is not an integer", "give an integer or 'published'")
+    return random.Random(seed).sample(patients, labeled)
+
+
+def _require_labeled_patients(chosen: list[str], cases: dict[str, list[Item]], root: Path) -> None:
+    absent = [name for name in chosen if not cases[name]]
+    if absent:
+        remedy = "add them to the folder or draw among those on disk with an integer seed"
+        raise DatalistError(root, f"lacks the labeled patients {', '.join(absent)}", remedy)
+
+
+def _require_annotations(items: list[Item], root: Path) -> None:
+    for item in items:
+        if "label" not in item:
+            missing = item["image"].replace(".nii.gz", "_gt.nii.gz")
+            raise DatalistError(root / missing, f"the annotation of {item['case']} is missing", "add this file")
