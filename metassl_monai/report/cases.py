@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Case rows, their summary clustered by subject, and the files and table that show them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+from scipy import stats
+
+from metassl_monai.files import atomic_write
+
+__all__ = ["CaseRow", "case_rows", "format_summary", "summarize", "write_case_table"]
+
+CaseRow = dict[str, Any]
+"""``{"case": str, "subject": str, "structure": str, metric: float, ...}``."""
+
+_KEYS = ("case", "subject", "structure")
+
+
+def case_rows(case: str, subject: str, metrics: Mapping[str, Mapping[str, float]]) -> list[CaseRow]:
+    """Flatten the metrics of one case into rows and add their mean over the structures.
+
+    Args:
+        case: Name of the case, e.g. ``"patient001_frame01"``.
+        subject: Name of the subject that the case was taken from, e.g. ``"patient001"``.
+        metrics: What :func:`metassl_monai.metrics.segmentation_metrics` returns.
+
+    Returns:
+        A row a structure, then one with ``structure="mean"``: each metric's mean over the structures whose value is
+        not NaN, NaN where all are.
+
+    Raises:
+        ValueError: A structure is itself called ``"mean"``.
+
+    Example:
+        >>> case_rows("p1_ed", "p1", {"LV": {"dice": 1.0}, "RV": {"dice": 0.5}})[-1]
+        {'case': 'p1_ed', 'subject': 'p1', 'structure': 'mean', 'dice': 0.75}
+    """
+    if "mean" in metrics:
+        raise ValueError(f"case {case!r} has a structure called 'mean', the name of the mean row: rename it in labels")
+    names = dict.fromkeys(name for values in metrics.values() for name in values)
+    mean = {name: _mean(values[name] for values in metrics.values()) for name in names}
+    return [
+        {"case": case, "subject": subject, "structure": structure, **values}
+        for structure, values in (*metrics.items(), ("mean", mean))
+    ]
+
+
+def summarize(rows: Sequence[CaseRow]) -> list[dict[str, Any]]:
+    """Mean and 95 % interval of each metric of each structure, with subjects as the unit.
+
+    Cases of one subject are not independent: ACDC has two frames of each patient, and a heart that is hard at one is
+    hard at the other. An interval over the cases would count each patient twice and come out too narrow. So the cases
+    of a subject are averaged first, and mean and interval are taken over the subjects' means: Student's t, n - 1
+    degrees of freedom. The interval is not clipped to the range of the metric.
+
+    Args:
+        rows: Rows of any number of cases, as :func:`case_rows` gives them.
+
+    Returns:
+        A row for each structure (in order of appearance) and metric: ``structure``, ``metric``, ``mean``, ``low`` and
+        ``high`` (in the metric's unit; the interval is NaN with fewer than 2 subjects), ``cases`` (rows seen, NaN
+        included), ``subjects`` (subjects with a value, the n of mean and interval) and ``nan`` (cases whose value is
+        NaN, which count toward neither).
+
+    Raises:
+        KeyError: A row lacks a metric that another row has.
+
+    Example:
+        >>> rows = [{"case": c, "subject": c[0], "structure": "LV", "dice": d} for c, d in
+        ...         (("a1", 0.8), ("a2", 1.0), ("b1", 0.7))]
+        >>> [row] = summarize(rows)
+        >>> f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]", row["cases"], row["subjects"], row["nan"]
+        ('0.80 [-0.47, 2.07]', 3, 2, 0)
+    """
+    structures = dict.fromkeys(row["structure"] for row in rows)
+    names = _metric_names(rows)
+    return [
+        _summary_row(structure, name, [row for row in rows if row["structure"] == structure])
+        for structure in structures
+        for name in names
+    ]
+
+
+def write_case_table(rows: Sequence[CaseRow], directory: str | Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write ``cases.csv`` and ``metrics.json``, each replaced in one step so that no reader sees half a file.
+
+    ``cases.csv`` has all rows, with 6 significant digits and ``nan`` for NaN. ``metrics.json`` is strict JSON,
+    ``{"about": ..., "summary": [...], "cases": [...]}``, in full precision and with ``null`` for NaN.
+
+    Args:
+        rows: Rows of any number of cases, as :func:`case_rows` gives them.
+        directory: Folder to write into; created where it is missing.
+        about: What the numbers are of (method, data, checkpoint, ...), in types that JSON has.
+
+    Raises:
+        KeyError: A row lacks a metric that another row has.
+        TypeError: ``about`` has a type that JSON has not. Nothing is written.
+        ValueError: A number is infinite, for which JSON has no form. Nothing is written.
+        OSError: The folder or a file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_case_table(case_rows("a1", "a", {"LV": {"dice": 0.5}}), folder, about={"method": "UA-MT"})
+        ...     print(Path(folder, "cases.csv").read_text(), end="")
+        case,subject,structure,dice
+        a1,a,LV,0.5
+        a1,a,mean,0.5
+    """
+    document = {"about": about, "summary": summarize(rows), "cases": rows}
+    text = json.dumps(_null_for_nan(document), indent=2, allow_nan=False) + "\n"
+    directory = Path(directory)
+    for name, content in (("cases.csv", _csv_text(rows)), ("metrics.json", text)):
+        with atomic_write(directory / name) as file:
+            file.write(content)
+
+
+def format_summary(
+    summary: Sequence[Mapping[str, Any]], metrics: Sequence[str] = ("dice", "jaccard", "hd95_mm", "asd_mm")
+) -> Table:
+    """Table for the terminal: a row a structure, a column a metric, cells ``mean [low, high] (n NaN)``.
+
+    Args:
+        summary: What :func:`summarize` returns.
+        metrics: Metrics to show, in order; their names carry the units.
+
+    Returns:
+        The table; the number of NaN cases is noted where there are any.
+
+    Raises:
+        KeyError: ``metrics`` has a name that ``summary`` lacks.
+
+    Example:
+        >>> rows = [{"case": c, "subject": c, "structure": "LV", "dice": d} for c, d in (("a", 0.9), ("b", 0.9))]
+        >>> list(format_summary(summarize(rows), metrics=("dice",)).columns[1].cells)
+        [<text '0.900 [0.900, 0.900]' [] ''>]
+    """
+    entries = {(row["structure"], row["metric"]): row for row in summary}
+    table = Table("structure", *metrics)
+    for structure in dict.fromkeys(row["structure"] for row in summary):
+        cells = (_cell(entries[structure, metric]) for metric in metrics)
+        # Text, not str: rich would take "[nan, nan]" for markup and swallow it.
+        table.add_row(Text(structure), *map(Text, cells))
+    return table
+
+
+def _summary_row(structure: str, metric: str, rows: Sequence[CaseRow]) -> dict[str, Any]:
+    by_subject: dict[str, list[float]] = {}
+    for row in rows:
+        by_subject.setdefault(row["subject"], []).append(row[metric])
+    means = [mean for mean in map(_mean, by_subject.values()) if not math.isnan(mean)]
+    low, high = _interval(means)
+    counts = {"cases": len(rows), "subjects": len(means), "nan": sum(math.isnan(row[metric]) for row in rows)}
+    return {"structure": structure, "metric": metric, "mean": _mean(means), "low": low, "high": high, **counts}
+
+
+def _mean(values: Iterable[float]) -> float:
+    valid = [value for value in values if not math.isnan(value)]
+    return fmean(valid) if valid else math.nan
+
+
+def _interval(means: Sequence[float]) -> tuple[float, float]:
+    if len(means) < 2:
+        return math.nan, math.nan
+    half = float(stats.t.ppf(0.975, len(means) - 1)) * stdev(means) / math.sqrt(len(means))
+    return fmean(means) - half, fmean(means) + half
+
+
+def _metric_names(rows: Iterable[CaseRow]) -> list[str]:
+    return [name for name in dict.fromkeys(key for row in rows for key in row) if name not in _KEYS]
+
+
+def _cell(entry: Mapping[str, Any]) -> str:
+    note = f" ({entry['nan']} NaN)" if entry["nan"] else ""
+    return f"{entry['mean']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]{note}"
+
+
+def _csv_text(rows: Sequence[CaseRow]) -> str:
+    names = _metric_names(rows)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow((*_KEYS, *names))
+    writer.writerows((*(row[key] for key in _KEYS), *(f"{row[name]:.6g}" for name in names)) for row in rows)
+    return buffer.getvalue()
+
+
+def _null_for_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _null_for_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_null_for_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
