@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trainer: any method, one optimizer, MONAI's events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from monai.engines.workflow import Workflow
+from monai.inferers import Inferer, SimpleInferer
+from monai.utils import CommonKeys as Keys
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from metassl_monai.methods import Method
+
+__all__ = ["SemiSupervisedTrainer", "prepare_streams"]
+
+
+def prepare_streams(
+    batchdata: Mapping[str, Mapping[str, Any]], device: torch.device, non_blocking: bool = False, **kwargs: Any
+) -> dict[str, dict[str, Any]]:
+    """Move both streams to the device as plain tensors; metadata stays behind."""
+
+    def move(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        plain = value.as_tensor() if isinstance(value, MetaTensor) else value
+        return plain.to(device, non_blocking=non_blocking, **kwargs)
+
+    return {stream: {key: move(value) for key, value in data.items()} for stream, data in batchdata.items()}
+
+
+class SemiSupervisedTrainer(SupervisedTrainer):
+    """MONAI's supervised trainer, fed with two streams and run by a :class:`~metassl_monai.methods.Method`.
+
+    ``engine.state.output`` holds image, label and prediction of the *labeled* samples and the total loss, so that
+    MONAI's metrics and handlers see what they know; ``engine.state.losses`` holds the terms by name.
+
+    Mixed precision: float16 with loss scaling on CUDA, bfloat16 elsewhere, or ``amp_kwargs={"dtype": ...}``. The
+    scaler is made once and can be checkpointed.
+
+    Args:
+        device: where to run.
+        max_epochs: number of epochs.
+        train_data_loader: yields ``{"labeled": {...}, "unlabeled": {...}}``, such as :class:`PairedDataLoader`.
+        method: the method, or a ``DistributedDataParallel`` around it.
+        optimizer: optimizer of the method's parameters.
+        prepare_batch: moves a batch to the device, see :func:`prepare_streams`.
+        inferer: None or ``SimpleInferer``; methods run their networks on whole training patches.
+        compile: compile the networks and the losses of the method, in place.
+        compile_kwargs: arguments of ``torch.compile``.
+        kwargs: all other arguments of ``monai.engines.SupervisedTrainer``.
+
+    Raises:
+        ValueError: when an inferer other than ``SimpleInferer`` is given.
+    """
+
+    def __init__(
+        self,
+        device: str | torch.device,
+        max_epochs: int,
+        train_data_loader: Iterable,
+        method: nn.Module,
+        optimizer: Optimizer,
+        prepare_batch: Callable = prepare_streams,
+        inferer: Inferer | None = None,
+        compile: bool = False,
+        compile_kwargs: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if inferer is not None and not isinstance(inferer, SimpleInferer):
+            raise ValueError(
+                f"inferer={type(inferer).__name__} cannot be used in semi-supervised training: a method runs its "
+                "networks on whole patches. Use SimpleInferer here and the other one for validation and inference."
+            )
+        self.method = method
+        super().__init__(
+            device=device,
+            max_epochs=max_epochs,
+            train_data_loader=train_data_loader,
+            network=self.unwrapped_method.network,
+            optimizer=optimizer,
+            loss_function=method,
+            prepare_batch=prepare_batch,
+            inferer=inferer,
+            **kwargs,
+        )
+        dtype = torch.float16 if self.state.device.type == "cuda" else torch.bfloat16
+        self.amp_kwargs = {"dtype": dtype, **self.amp_kwargs}
+        scaled = self.amp and self.amp_kwargs["dtype"] == torch.float16
+        self.scaler = torch.amp.GradScaler(self.state.device.type, enabled=scaled)  # type: ignore[assignment]
+        if compile:
+            compile_method(self.unwrapped_method, **(compile_kwargs or {}))
+
+    @property
+    def unwrapped_method(self) -> Method:
+        """The method without ``DistributedDataParallel`` around it."""
+        return self.method.module if isinstance(self.method, DistributedDataParallel) else self.method  # type: ignore[return-value]
+
+    def run(self) -> None:  # type: ignore[override]
+        """Train. MONAI's trainer would make a new scaler here and forget the old one's state."""
+        Workflow.run(self)
+
+    def _iteration(self, engine: Any, batchdata: Any) -> dict:
+        batch = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
+        labeled = batch["labeled"]
+        self.state.batch = batchdata["labeled"]
+        self.state.output = {Keys.IMAGE: labeled[Keys.IMAGE], Keys.LABEL: labeled[Keys.LABEL]}
+        first, last = self._accumulation_bounds()
+        self.method.train()
+        if first:
+            self.optimizer.zero_grad(set_to_none=self.optim_set_to_none)
+        with torch.autocast(self.state.device.type, enabled=self.amp, **self.amp_kwargs):
+            losses, self.state.output[Keys.PRED] = self.method(batch, self.state.iteration - 1)
+            self.fire_event(IterationEvents.FORWARD_COMPLETED)
+            loss = torch.stack(list(losses.values())).sum()
+        self.state.losses = {name: value.detach() for name, value in losses.items()}
+        self.state.output[Keys.LOSS] = loss
+        self.fire_event(IterationEvents.LOSS_COMPLETED)
+        self.scaler.scale(loss / self.accumulation_steps).backward()  # type: ignore[union-attr]
+        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        if last:
+            self.scaler.step(self.optimizer)  # type: ignore[union-attr]
+            self.scaler.update()  # type: ignore[union-attr]
+            self.unwrapped_method.update(self.state.iteration - 1)
+        self.fire_event(IterationEvents.MODEL_COMPLETED)
+        return self.state.output
+
+    def _accumulation_bounds(self) -> tuple[bool, bool]:
+        """Whether this iteration is the first and whether it is the last of an accumulated step."""
+        position = (self.state.iteration - 1) % self.state.epoch_length
+        steps = self.accumulation_steps
+        last = (position + 1) % steps == 0 or position + 1 == self.state.epoch_length
+        return position % steps == 0, last
+
+
+def compile_method(method: Method, **kwargs: Any) -> None:
+    """Compile each network and each loss of a method in place, which leaves the names in its state dict alone."""
+    for child in method.children():
+        for module in child.values() if isinstance(child, nn.ModuleDict) else [child]:
+            module.compile(**kwargs)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Per-case metrics of an evaluation as CSV and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from metassl_monai.metrics import segmentation_metrics
+from metassl_monai.report import case_rows, write_case_table
+
+__all__ = ["CaseTable"]
+
+
+class CaseTable:
+    """Score every case of an evaluation engine in its own geometry and write the table at the end.
+
+    The engine's postprocessing must leave ``pred`` and ``label`` as one-hot MetaTensors ``(C, *spatial)`` in the
+    geometry of the file, and the items of its data set name their ``case`` and ``subject``.
+
+    Args:
+        directory: where ``cases.csv`` and ``metrics.json`` are written.
+        labels: name of each class value, background ``"0"`` included.
+    """
+
+    def __init__(self, directory: str | Path, labels: Mapping[str, str]) -> None:
+        self.directory = Path(directory)
+        self.labels = labels
+        self.rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register on each iteration and on the end of the evaluation."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.score)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def score(self, engine: Any) -> None:
+        """Score the cases of one iteration."""
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            label = output["label"]
+            spacing = label.pixdim.tolist()
+            metrics = segmentation_metrics(
+                output["pred"].argmax(0).cpu().numpy(), label.argmax(0).cpu().numpy(), self.labels, spacing
+            )
+            self.rows += case_rows(item["case"], item["subject"], metrics)
+
+    def write(self) -> None:
+        """Write the table."""
+        write_case_table(self.rows, self.directory)

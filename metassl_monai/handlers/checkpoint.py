@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: the whole state of a run at the end of each epoch, and the best network by validation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from torch import nn
+
+from metassl_monai.files import atomic_write
+
+__all__ = ["BestNetwork", "TrainingCheckpoint"]
+
+_BEST = ("best_metric", "best_metric_epoch")
+
+
+def _is_first_rank() -> bool:
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
+class TrainingCheckpoint:
+    """Save all that a run needs to go on, and go on from it.
+
+    With :class:`SeedEachEpoch` a resumed run equals the uninterrupted one bit for bit on a CPU. Checkpoints are
+    written at epoch ends only: within an epoch the data stream could not be continued. Give it after the
+    ``ValidationHandler``, so that it saves the best metric of the epoch that ends.
+
+    Args:
+        path: the checkpoint file; loaded with ``weights_only=True``.
+        objects: what to save by name, each with ``state_dict`` and ``load_state_dict``: method, optimizer, scheduler.
+        evaluator: the validation engine, whose best metric is part of the state.
+        resume: continue from ``path`` where it exists; otherwise a run starts anew and overwrites it.
+        interval: epochs between two checkpoints; the last epoch is always saved.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        objects: Mapping[str, Any],
+        evaluator: Engine | None = None,
+        resume: bool = False,
+        interval: int = 1,
+    ) -> None:
+        self.path = Path(path)
+        self.objects = objects
+        self.evaluator = evaluator
+        self.resume = resume
+        self.interval = interval
+
+    def attach(self, engine: Engine) -> None:
+        """Register on ``STARTED`` and ``EPOCH_COMPLETED``."""
+        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def load(self, engine: Engine) -> None:
+        """Restore the state where a checkpoint exists and ``resume`` is set."""
+        if not (self.resume and self.path.exists()):
+            return
+        checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
+        for name, item in self._all_objects(engine).items():
+            item.load_state_dict(checkpoint[name])
+        if self.evaluator is not None:
+            for key in _BEST:
+                setattr(self.evaluator.state, key, checkpoint["evaluator"][key])
+        engine.state.epoch, engine.state.iteration = checkpoint["epoch"], checkpoint["iteration"]
+        logging.getLogger(__name__).info("resumed from %s after epoch %d", self.path, engine.state.epoch)
+
+    def save(self, engine: Engine) -> None:
+        """Write the state of the run."""
+        epoch, last = engine.state.epoch, engine.state.max_epochs
+        if not _is_first_rank() or (epoch % self.interval != 0 and epoch != last):
+            return
+        checkpoint = {name: item.state_dict() for name, item in self._all_objects(engine).items()}
+        if self.evaluator is not None:
+            checkpoint["evaluator"] = {key: _plain(getattr(self.evaluator.state, key)) for key in _BEST}
+        checkpoint |= {"epoch": epoch, "iteration": engine.state.iteration}
+        with atomic_write(self.path, "wb") as file:
+            torch.save(checkpoint, file)
+
+    def _all_objects(self, engine: Any) -> dict[str, Any]:
+        return {**self.objects, "scaler": engine.scaler}
+
+
+class BestNetwork:
+    """Keep the network with the best key metric as a flat state dict, which ``inference.json`` loads.
+
+    Args:
+        path: the file, usually ``models/model.pt``.
+        network: the network to save, usually ``method.inference_network``.
+    """
+
+    def __init__(self, path: str | Path, network: nn.Module) -> None:
+        self.path = Path(path)
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Register on the ``EPOCH_COMPLETED`` of a validation engine."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def save(self, engine: Any) -> None:
+        """Write the network if this validation was the best so far."""
+        if _is_first_rank() and engine.state.best_metric_epoch == engine.state.epoch:
+            with atomic_write(self.path, "wb") as file:
+                torch.save(self.network.state_dict(), file)
+
+
+def _plain(value: Any) -> int | float:
+    """A number that ``torch.load(weights_only=True)`` accepts: metrics come as NumPy scalars or tensors."""
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a MetaSSL training looks like from inside: loss terms, region fractions, thresholds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from metassl_monai.losses import Region
+
+__all__ = ["TrainingStatistics"]
+
+
+class TrainingStatistics:
+    """Put the epoch's means into ``engine.state.metrics``, where every MONAI logger finds them.
+
+    * ``loss`` and ``loss/<stream>/<pair>``: means over the epoch, as the terms enter the total.
+    * ``regions/<stream>/<pair>/<UC|US|DC|DS>``: fraction of the voxels in each region, where the loss has regions.
+    * ``threshold/<stream>/<pair>/<class>``: thresholds at the end of the epoch.
+
+    Sums stay on the device until the epoch ends, so that no step waits for them. Give it before the loggers.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Register on the start, each iteration and the end of an epoch."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.accumulate)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.report)
+
+    def reset(self) -> None:
+        """Forget the last epoch."""
+        self.sums = {}
+
+    def accumulate(self, engine: Any) -> None:
+        """Add up one iteration."""
+        for name, value in engine.state.losses.items():
+            self._add(f"loss/{name}", value)
+        for name, loss in engine.unwrapped_method.named_losses():
+            if getattr(loss, "region_counts", None) is not None:
+                self._add(f"regions/{name}", loss.region_counts)
+
+    def report(self, engine: Any) -> None:
+        """Write the metrics of the epoch."""
+        metrics = engine.state.metrics
+        losses = {key: value for key, value in self.sums.items() if key.startswith("loss/")}
+        metrics.update({key: value.item() / engine.state.epoch_length for key, value in losses.items()})
+        metrics["loss"] = sum(metrics[key] for key in losses)
+        for key, counts in self.sums.items():
+            if key.startswith("regions/"):
+                fractions = (counts / counts.sum().clamp_min(1)).tolist()
+                metrics.update({f"{key}/{region.name}": fractions[region] for region in Region})
+        for name, loss in engine.unwrapped_method.named_losses():
+            if hasattr(loss, "partition"):
+                values = loss.partition.threshold.values.tolist()
+                metrics.update({f"threshold/{name}/{c}": value for c, value in enumerate(values)})
+
+    def _add(self, key: str, value: Tensor) -> None:
+        self.sums[key] = self.sums[key] + value if key in self.sums else value
