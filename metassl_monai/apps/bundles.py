@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the bundles lie, and the command lines that run them."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import metassl_monai
+
+from .errors import UserError
+
+__all__ = ["bundle_command", "bundle_names", "bundle_path", "config_files", "copy_bundle", "run_command"]
+
+
+def bundles_root() -> Path:
+    """Return the folder of the bundles: inside the installed package, or beside it in a checkout."""
+    package = Path(metassl_monai.__file__).parent
+    installed = package / "bundles"
+    return installed if installed.is_dir() else package.parent / "bundles"
+
+
+def bundle_names() -> list[str]:
+    """Return the names of the bundles that come with the package."""
+    return sorted(path.parents[1].name for path in bundles_root().glob("*/configs/metadata.json"))
+
+
+def bundle_path(name: str) -> Path:
+    """Return the folder of a bundle, by its name or by a path to it.
+
+    Raises:
+        UserError: when there is no such bundle.
+    """
+    for path in (bundles_root() / name, Path(name)):
+        if (path / "configs" / "metadata.json").is_file():
+            return path
+    raise UserError(f"no bundle {name!r}: choose one of {', '.join(bundle_names())}, or give the path of a bundle.")
+
+
+def copy_bundle(name: str, out: Path) -> Path:
+    """Copy a bundle to ``out / name``, to change it or to hand it on.
+
+    Raises:
+        UserError: when there is no such bundle, or something of its name in ``out``.
+    """
+    source = bundle_path(name)
+    target = out / source.name
+    if target.exists():
+        raise UserError(f"{target} exists already: choose another folder with --out, or remove it.")
+    shutil.copytree(source, target)
+    return target
+
+
+def config_files(bundle: Path, names: Sequence[str]) -> list[Path]:
+    """Return the config files of a bundle by their names without ``.json``.
+
+    Raises:
+        UserError: when the bundle lacks one of them.
+    """
+    files = [bundle / "configs" / f"{name}.json" for name in names]
+    for file in files:
+        if not file.is_file():
+            known = ", ".join(sorted(path.stem for path in file.parent.glob("*.json")))
+            raise UserError(f"{bundle.name} has no config {file.stem!r}: it has {known}.")
+    return files
+
+
+def bundle_command(run_id: str, configs: Sequence[Path], arguments: Sequence[str] = ()) -> list[str]:
+    """Return ``python -m monai.bundle run ...`` for these config files, merged in their order."""
+    files = str([str(path) for path in configs]) if len(configs) > 1 else str(configs[0])
+    return ["python", "-m", "monai.bundle", "run", run_id, "--config_file", files, *arguments]
+
+
+def run_command(command: Sequence[str]) -> None:
+    """Print a command and run it with this Python.
+
+    Raises:
+        UserError: with the command's exit status, when it fails.
+    """
+    sys.stdout.write(f"$ {shlex.join(command)}\n")
+    sys.stdout.flush()
+    status = subprocess.run([sys.executable, *command[1:]], check=False).returncode
+    if status != 0:
+        raise UserError(status)

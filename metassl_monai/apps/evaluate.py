@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores predicted label maps on disk against the annotations of a datalist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data import MetaTensor
+from monai.transforms import LoadImage
+from tqdm import tqdm
+
+from metassl_monai.data import load_datalist, read_datalist
+from metassl_monai.metrics import segmentation_metrics
+from metassl_monai.report import case_rows, write_case_table
+
+from .errors import UserError
+
+__all__ = ["evaluate_predictions", "prediction_path"]
+
+
+def evaluate_predictions(
+    datalist: str | Path, dataset_dir: str | Path, split: str, predictions: str | Path, out: str | Path
+) -> list[dict[str, Any]]:
+    """Score the predictions of a split and write ``cases.csv`` and ``metrics.json``.
+
+    Args:
+        datalist: the datalist file.
+        dataset_dir: folder of its images and labels.
+        split: ``"validation"`` or ``"test"``.
+        predictions: folder that ``inference.json`` wrote to.
+        out: folder of the tables.
+
+    Returns:
+        The rows of the table, see :func:`metassl_monai.report.case_rows`.
+
+    Raises:
+        UserError: when a prediction is missing or its geometry is not that of the annotation.
+    """
+    items = load_datalist(datalist, split, dataset_dir)
+    if not items:
+        raise UserError(f"{datalist}: its list {split!r} is empty, so there is nothing to evaluate.")
+    labels = read_datalist(datalist)["labels"]
+    rows: list[dict[str, Any]] = []
+    for item in tqdm(items, desc="evaluating", unit="case"):
+        truth = LoadImage(image_only=True)(item["label"])
+        prediction = _load_prediction(prediction_path(item["image"], dataset_dir, predictions), truth)
+        metrics = segmentation_metrics(prediction.numpy(), truth.numpy(), labels, truth.pixdim.tolist())
+        rows += case_rows(item["case"], item["subject"], metrics)
+    about = {"datalist": str(datalist), "split": split, "predictions": str(predictions)}
+    write_case_table(rows, out, about=about)
+    return rows
+
+
+def prediction_path(image: str | Path, dataset_dir: str | Path, predictions: str | Path) -> Path:
+    """Return where ``inference.json`` puts the prediction of an image: the same sub-folder, ``<name>_seg.nii.gz``."""
+    relative = Path(image).resolve().relative_to(Path(dataset_dir).resolve())
+    stem = relative.name.split(".", 1)[0]
+    return Path(predictions) / relative.parent / f"{stem}_seg.nii.gz"
+
+
+def _load_prediction(path: Path, truth: MetaTensor) -> MetaTensor:
+    if not path.is_file():
+        raise UserError(f"{path}: no prediction. Run inference for this split first, with the same --dataset_dir.")
+    prediction = LoadImage(image_only=True)(path)
+    if prediction.shape != truth.shape or not np.allclose(prediction.affine, truth.affine, atol=1e-3):
+        raise UserError(
+            f"{path}: shape {tuple(prediction.shape)} or affine differ from the annotation's "
+            f"{tuple(truth.shape)}. Predictions must be in the geometry of the original image."
+        )
+    return prediction

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a bundle checks before it trains: the ids given on the command line, and the data."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import monai.bundle
+from monai.bundle import ConfigParser
+
+from metassl_monai.data import check_datalist
+
+from .errors import UserError
+
+__all__ = ["preflight", "unknown_ids"]
+
+_TRAINING_LISTS = ("labeled", "unlabeled", "validation")
+_MOST_SHOWN = 20
+
+
+def preflight(datalist: str, dataset_dir: str, check_data: bool = True) -> None:
+    """Stop before anything is trained or written if the command line or the data are wrong.
+
+    Args:
+        datalist: the datalist file.
+        dataset_dir: folder of its images.
+        check_data: read every file that training uses. Costs one pass over the data.
+
+    Raises:
+        UserError: with one message that names every problem found and its remedy.
+    """
+    messages = list(unknown_ids(sys.argv))
+    if not messages and check_data:
+        problems = check_datalist(datalist, dataset_dir, lists=_TRAINING_LISTS, progress=True)
+        messages = [f"{problem.file}: {problem.cause}. {problem.remedy}" for problem in problems]
+    if messages:
+        shown = messages[:_MOST_SHOWN] + (
+            [f"... and {len(messages) - _MOST_SHOWN} more"] * (len(messages) > _MOST_SHOWN)
+        )
+        raise UserError("\n".join(["Training was not started:", *(f"  {message}" for message in shown)]))
+
+
+def unknown_ids(argv: Sequence[str]) -> Iterator[str]:
+    """Yield a message for each ``--id`` of a ``python -m monai.bundle run`` that no config knows.
+
+    MONAI accepts any id in silence, so that ``--iteration 100`` would train for the default number of iterations.
+    Programs other than MONAI's command line pass no ids in ``argv`` and are left alone.
+    """
+    if Path(argv[0]).parts[-3:] != ("monai", "bundle", "__main__.py"):
+        return
+    given = dict(_flags(argv[1:]))
+    parser = ConfigParser()
+    parser.read_config(_literal(given.get("config_file", "configs/train.json")))
+    known = set(parser.get()) | set(inspect.signature(monai.bundle.run).parameters)
+    if "tracking" in given and Path(given["tracking"]).is_file():
+        known |= set(ConfigParser.load_config_file(given["tracking"])["configs"])
+    for name in given:
+        parent, _, _ = name.rpartition("::")
+        target = parser[parent] if parent and parent in parser else None
+        # an argument that the config leaves at its default is new to the config but not to its target
+        if name in known or (parent and name in parser) or (isinstance(target, dict) and "_target_" in target):
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean --{near[0]}?" if near else "See the ids in the config file."
+        yield f"--{name}: no config id of this name. {hint}"
+
+
+def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for i, argument in enumerate(arguments):
+        if argument.startswith("--"):
+            name, equals, value = argument[2:].partition("=")
+            following = arguments[i + 1] if i + 1 < len(arguments) else ""
+            yield name.replace("#", "::").lstrip("+"), value if equals else following
+
+
+def _literal(value: str) -> str | list[str]:
+    return ast.literal_eval(value) if value.startswith("[") else value
