@@ -4,6 +4,6 @@
 from __future__ import annotations
 
 from .errors import UserError
-from .preflight import preflight
+from .preflight import check_command_line, check_data
 
-__all__ = ["UserError", "preflight"]
+__all__ = ["UserError", "check_command_line", "check_data"]

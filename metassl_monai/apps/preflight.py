@@ -17,32 +17,42 @@ from metassl_monai.data import check_datalist
 
 from .errors import UserError
 
-__all__ = ["preflight", "unknown_ids"]
+__all__ = ["check_command_line", "check_data", "unknown_ids"]
 
 _TRAINING_LISTS = ("labeled", "unlabeled", "validation")
 _MOST_SHOWN = 20
 
 
-def preflight(datalist: str, dataset_dir: str, check_data: bool = True) -> None:
-    """Stop before anything is trained or written if the command line or the data are wrong.
+def check_command_line() -> None:
+    """Stop before anything is written if ``python -m monai.bundle run`` was given an id that no config knows.
+
+    Raises:
+        UserError: with one message that names every unknown id and the nearest known one.
+    """
+    _refuse(list(unknown_ids(sys.argv)))
+
+
+def check_data(datalist: str, dataset_dir: str) -> None:
+    """Stop before anything is trained if a file that training uses is missing, damaged or wrong.
+
+    Costs one pass over the data.
 
     Args:
         datalist: the datalist file.
         dataset_dir: folder of its images.
-        check_data: read every file that training uses. Costs one pass over the data.
 
     Raises:
-        UserError: with one message that names every problem found and its remedy.
+        UserError: with one message that names every file, what is wrong with it, and the remedy.
     """
-    messages = list(unknown_ids(sys.argv))
-    if not messages and check_data:
-        problems = check_datalist(datalist, dataset_dir, lists=_TRAINING_LISTS, progress=True)
-        messages = [f"{problem.file}: {problem.cause}. {problem.remedy}" for problem in problems]
+    problems = check_datalist(datalist, dataset_dir, lists=_TRAINING_LISTS, progress=True)
+    _refuse([f"{problem.file}: {problem.cause}: {problem.remedy}" for problem in problems])
+
+
+def _refuse(messages: Sequence[str]) -> None:
     if messages:
-        shown = messages[:_MOST_SHOWN] + (
-            [f"... and {len(messages) - _MOST_SHOWN} more"] * (len(messages) > _MOST_SHOWN)
-        )
-        raise UserError("\n".join(["Training was not started:", *(f"  {message}" for message in shown)]))
+        shown = [f"  {message}" for message in messages[:_MOST_SHOWN]]
+        more = [f"  ... and {len(messages) - _MOST_SHOWN} more"] if len(messages) > _MOST_SHOWN else []
+        raise UserError("\n".join(["Training was not started:", *shown, *more]))
 
 
 def unknown_ids(argv: Sequence[str]) -> Iterator[str]:

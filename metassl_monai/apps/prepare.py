@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes datalists and checks them, for the command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from metassl_monai.data import READERS, check_datalist, write_datalist
+
+from .errors import UserError
+
+__all__ = ["prepare_datalist", "report_problems"]
+
+
+def prepare_datalist(name: str, source: Path, labeled: int, out: Path, seed: str) -> None:
+    """Write the datalist of a data set and print what it holds.
+
+    Raises:
+        UserError: when the data set or the seed is unknown.
+    """
+    if name not in READERS:
+        raise UserError(f"no reader for {name!r}: choose one of {', '.join(sorted(READERS))}.")
+    if seed != "published" and not seed.isdigit():
+        raise UserError(f"--seed {seed}: give 'published' or a number.")
+    datalist = READERS[name](source, labeled, seed if seed == "published" else int(seed))
+    write_datalist(datalist, out)
+    for key, count in datalist["source"]["counts"].items():
+        subjects = sorted({item["subject"] for item in datalist[key]})
+        shown = f": {', '.join(subjects)}" if key == "labeled" else ""
+        absent = datalist["source"].get("absent", {}).get(key, 0)
+        missing = f" ({absent} published subjects are not in {source})" if absent else ""
+        sys.stdout.write(f"{key:>10} {count:4} volumes of {len(subjects)} subjects{shown}{missing}\n")
+    sys.stdout.write(f"wrote {out}\n")
+
+
+def report_problems(datalist: Path, dataset_dir: Path) -> None:
+    """Print every problem of a data set.
+
+    Raises:
+        UserError: with their number, when there are any.
+    """
+    problems = check_datalist(datalist, dataset_dir, progress=True)
+    for problem in problems:
+        sys.stdout.write(f"{problem.file}: {problem.cause}\n    remedy: {problem.remedy}\n")
+    if problems:
+        raise UserError(f"{len(problems)} problems in {datalist}.")
+    sys.stdout.write(f"{datalist}: no problem found\n")

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``metassl`` command: thin, all logic lies in :mod:`metassl_monai.apps`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    help="Semi-supervised medical image segmentation, native to MONAI.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+Bundle = Annotated[str, typer.Argument(help="Name of a bundle that comes with the package, or a path to one.")]
+Overlays = Annotated[list[str] | None, typer.Option("--overlay", help="A further config of the bundle; repeatable.")]
+Datalist = Annotated[Path, typer.Option(help="The datalist file.")]
+DatasetDir = Annotated[Path, typer.Option("--dataset-dir", "--dataset_dir", help="Folder of its images.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="A new folder for everything the demo makes.")] = Path("metassl_demo"),
+) -> None:
+    """Draw data, train CPS + MetaSSL and supervised learning, infer, evaluate: minutes on a CPU."""
+    from metassl_monai.apps.demo import run_demo
+
+    run_demo(out)
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="The data set: acdc.")],
+    source: Annotated[Path, typer.Option(help="Folder of the official release.")],
+    labeled: Annotated[int, typer.Option(help="Number of labeled subjects.")],
+    out: Annotated[Path, typer.Option(help="The datalist to write.")],
+    seed: Annotated[
+        str, typer.Option(help="'published' takes the papers' subjects in their order; a number draws them.")
+    ] = "published",
+) -> None:
+    """Write the datalist of a data set: which cases are labeled, unlabeled, for validation, for test."""
+    from metassl_monai.apps.prepare import prepare_datalist
+
+    prepare_datalist(name, source, labeled, out, seed)
+
+
+@app.command()
+def check(datalist: Datalist, dataset_dir: DatasetDir) -> None:
+    """Read every file of a datalist and report all problems at once."""
+    from metassl_monai.apps.prepare import report_problems
+
+    report_problems(datalist, dataset_dir)
+
+
+@app.command(context_settings=PASS_ON)
+def train(
+    context: typer.Context,
+    bundle: Bundle,
+    method: Annotated[str | None, typer.Option(help="The method's overlay; the bundle's default if left out.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="The method's own losses instead of MetaSSL.")] = False,
+    overlay: Overlays = None,
+) -> None:
+    """Train a bundle. Every further --id VALUE goes to MONAI as it is."""
+    from metassl_monai.apps.bundles import bundle_command, bundle_path, config_files, run_command
+
+    names = ["train", *([method] if method else []), *(["plain"] if plain else []), *(overlay or [])]
+    run_command(bundle_command("training", config_files(bundle_path(bundle), names), context.args))
+
+
+@app.command(context_settings=PASS_ON)
+def infer(context: typer.Context, bundle: Bundle, overlay: Overlays = None) -> None:
+    """Segment NIfTI volumes with a trained bundle. Every further --id VALUE goes to MONAI as it is."""
+    from metassl_monai.apps.bundles import bundle_command, bundle_path, config_files, run_command
+
+    names = ["inference", *(overlay or [])]
+    run_command(bundle_command("inference", config_files(bundle_path(bundle), names), context.args))
+
+
+@app.command()
+def evaluate(
+    datalist: Datalist,
+    dataset_dir: DatasetDir,
+    predictions: Annotated[Path, typer.Option(help="Folder of the predicted label maps.")],
+    out: Annotated[Path, typer.Option(help="Folder for cases.csv and metrics.json.")],
+    split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
+) -> None:
+    """Score predicted label maps against the annotations, per case and structure."""
+    from metassl_monai.apps.evaluate import evaluate_predictions
+    from metassl_monai.report import format_summary, summarize
+
+    rows = evaluate_predictions(datalist, dataset_dir, split, predictions, out)
+    Console().print(format_summary(summarize(rows)))
+    typer.echo(f"Mean over subjects with its 95 % interval. Every case is in {out / 'cases.csv'}.")
+
+
+@app.command()
+def bundle(
+    name: Annotated[str | None, typer.Argument(help="Name of a bundle; all are listed if left out.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to copy it into.")] = Path(),
+) -> None:
+    """Copy a bundle out of the package, or list the bundles."""
+    from metassl_monai.apps.bundles import bundle_names, copy_bundle
+
+    typer.echo("\n".join(bundle_names()) if name is None else f"copied to {copy_bundle(name, out)}")
+
+
+def main() -> None:
+    """Run the command; a mistake in a datalist or its files is one message, as every other."""
+    from metassl_monai.data.datalist import DatalistError
+
+    try:
+        app()
+    except DatalistError as error:
+        raise SystemExit(str(error)) from None

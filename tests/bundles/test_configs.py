@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every bundle's files must be, whatever they train."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import monai.bundle
+import pytest
+
+from metassl_monai.apps.bundles import bundle_names, bundle_path
+
+ROOT = Path(__file__).parents[2]
+BUNDLES = bundle_names()
+SCHEMA = ROOT.parent / "shared" / "specs" / "meta_schema_20240725.json"
+METHODS = ("supervised", "full_supervised", "mean_teacher", "cps")
+FILES = ("train", "inference", "evaluate", "multi_gpu_train", "metadata", "tracking", "plain", *METHODS)
+
+
+def read(bundle, name):
+    return json.loads((bundle_path(bundle) / "configs" / f"{name}.json").read_text())
+
+
+def strings(node):
+    if isinstance(node, dict):
+        for value in node.values():
+            yield from strings(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from strings(value)
+    elif isinstance(node, str):
+        yield node
+
+
+def test_both_bundles_come_with_the_package():
+    assert BUNDLES == ["acdc_cardiac_mri_segmentation", "phantom_segmentation"]
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_a_bundle_has_every_file(bundle):
+    folder = bundle_path(bundle)
+    for file in ("LICENSE", "docs/README.md", "configs/logging.conf", *(f"configs/{name}.json" for name in FILES)):
+        assert (folder / file).is_file(), file
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_configs_are_formatted_as_the_model_zoo_wants(bundle):
+    for file in (bundle_path(bundle) / "configs").glob("*.json"):
+        assert file.read_text() == json.dumps(json.loads(file.read_text()), indent=4) + "\n", file.name
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_no_training_config_can_read_the_test_list(bundle):
+    for name in ("train", "multi_gpu_train", "plain", *METHODS):
+        assert not [text for text in strings(read(bundle, name)) if re.search(r"\btest\b|@split", text)], name
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_inference_needs_only_monai_and_our_networks(bundle):
+    text = json.dumps(read(bundle, "inference"))
+    assert set(re.findall(r"metassl_monai\.(\w+)", text)) == {"networks"}
+    assert set(re.findall(r"\$(?:import|from) (\w+)", text)) <= {"glob", "os", "torch"}
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_training_and_inference_build_the_same_network_on_the_same_images(bundle):
+    train, inference = read(bundle, "train"), read(bundle, "inference")
+    for key in ("labels", "num_classes", "spatial_size", "features", "network_def"):
+        assert train[key] == inference[key], key
+    assert train["validate"]["inferer"] == inference["inferer"]
+    assert train["labels"] == read(bundle, "metadata")["network_data_format"]["outputs"]["pred"]["channel_def"]
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_metadata_names_the_version_of_the_package(bundle):
+    from metassl_monai import __version__
+
+    metadata = read(bundle, "metadata")
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["required_packages_version"]["metassl-monai"] == __version__
+
+
+@pytest.mark.skipif(not SCHEMA.is_file(), reason="the published schema is not here")
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_metadata_follows_the_published_schema(bundle, tmp_path):
+    schema = tmp_path / "schema.json"
+    schema.write_text(SCHEMA.read_text())
+    monai.bundle.verify_metadata(
+        meta_file=str(bundle_path(bundle) / "configs" / "metadata.json"), filepath=str(schema)
+    )
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_the_network_takes_and_gives_what_metadata_says(bundle):
+    configs = bundle_path(bundle) / "configs"
+    monai.bundle.verify_net_in_out(
+        "network_def",
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "inference.json"),
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_cps_overlay_is_the_default_of_train_json(bundle):
+    train, cps = read(bundle, "train"), read(bundle, "cps")
+    for key, value in cps.items():
+        assert key == "_desc_" or train[key] == value, key
+
+
+def test_both_bundles_have_the_same_ids():
+    """The phantom is the place to try out what the others do."""
+    acdc, phantom = (read(bundle, "train") for bundle in BUNDLES)
+    assert set(phantom) - set(acdc) == {"phantom"}
+    assert set(acdc) <= set(phantom)
+    for name in ("plain", *METHODS):
+        assert read(BUNDLES[0], name) == read(BUNDLES[1], name), name

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One rank of the gloo test in test_thresholds.py: read a shard, update thresholds, write them. Run as a script."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+import torch.distributed as dist
+
+from metassl_monai.losses import AdaptiveThreshold
+
+
+def main(rank: int, world_size: int, rendezvous: str, shard: str, output: str) -> None:
+    """Update thresholds twice on this rank's shard."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world_size)
+    data = torch.load(shard, weights_only=True)
+    threshold = AdaptiveThreshold(num_classes=4, keep=0.6, initial=0.5)
+    for _ in range(2):
+        threshold(data["confidence"], data["label"], data["mask"])
+    torch.save(threshold.values, output)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

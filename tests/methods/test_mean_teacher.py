@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is Mean Teacher's own: the noise on the teacher's images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metassl_monai.losses import metassl_losses
+from metassl_monai.methods import MeanTeacher
+
+
+@pytest.fixture
+def images_seen() -> Callable[..., tuple[Tensor, Tensor]]:
+    """Images that student and teacher see in one step."""
+
+    def see(images: Tensor, **arguments: Any) -> tuple[Tensor, Tensor]:
+        method = MeanTeacher(nn.Conv2d(1, 2, 1), *metassl_losses(2), ramp=lambda step: 1.0, **arguments)
+        seen: dict[str, Tensor] = {}
+        method.network.register_forward_hook(lambda module, inputs, output: seen.update(student=inputs[0]))
+        method.teacher.register_forward_hook(lambda module, inputs, output: seen.update(teacher=inputs[0]))
+        label = torch.zeros_like(images[:1])
+        method({"labeled": {"image": images[:1], "label": label}, "unlabeled": {"image": images[1:]}}, 0)
+        return seen["student"], seen["teacher"]
+
+    return see
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.5])
+def test_teacher_sees_the_images_with_clamped_gaussian_noise(images_seen: Callable, noise: float) -> None:
+    torch.manual_seed(0)
+    images = torch.zeros(4, 1, 64, 64)
+    student, teacher = images_seen(images, noise=noise)
+    assert student.equal(images)
+    assert float(teacher.abs().max()) == pytest.approx(2 * noise)
+    # a Gaussian clamped at two standard deviations has 0.9594 of its deviation
+    assert float(teacher.std()) == pytest.approx(0.9594 * noise, rel=0.02)
+    assert abs(float(teacher.mean())) < 0.02 * noise + 0.01 * noise
+    assert teacher[0].ne(teacher[1]).any()
+
+
+def test_default_noise_is_that_of_the_papers(images_seen: Callable) -> None:
+    torch.manual_seed(0)
+    _, teacher = images_seen(torch.zeros(4, 1, 64, 64))
+    assert float(teacher.abs().max()) == pytest.approx(0.2)
+
+
+def test_without_noise_teacher_and_student_see_the_same(images_seen: Callable) -> None:
+    student, teacher = images_seen(torch.randn(3, 1, 8, 8), noise=0.0)
+    assert teacher.equal(student)
