@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -94,7 +95,8 @@ def evaluate(
     from metassl_monai.report import format_summary, summarize
 
     rows = evaluate_predictions(datalist, dataset_dir, split, predictions, out)
-    Console().print(format_summary(summarize(rows)))
+    # a log file has no width of its own, and 80 columns would break every cell
+    Console(width=None if sys.stdout.isatty() else 130).print(format_summary(summarize(rows)))
     typer.echo(f"Mean over subjects with its 95 % interval. Every case is in {out / 'cases.csv'}.")
 
 

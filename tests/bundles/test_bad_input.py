@@ -114,8 +114,18 @@ def test_bad_data_stop_a_training_with_one_message(damage, data, workflow, tmp_p
 def bundle_run(arguments, cwd):
     train = bundle_path(ACDC) / "configs" / "train.json"
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "training", "--config_file", str(train)]
-        + arguments,
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "monai.bundle",
+            "run",
+            "training",
+            "--config_file",
+            str(train),
+            *arguments,
+        ],
         cwd=cwd,
         capture_output=True,
         text=True,

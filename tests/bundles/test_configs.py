@@ -87,9 +87,7 @@ def test_metadata_names_the_version_of_the_package(bundle):
 def test_metadata_follows_the_published_schema(bundle, tmp_path):
     schema = tmp_path / "schema.json"
     schema.write_text(SCHEMA.read_text())
-    monai.bundle.verify_metadata(
-        meta_file=str(bundle_path(bundle) / "configs" / "metadata.json"), filepath=str(schema)
-    )
+    monai.bundle.verify_metadata(meta_file=str(bundle_path(bundle) / "configs" / "metadata.json"), filepath=str(schema))
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)

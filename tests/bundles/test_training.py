@@ -20,9 +20,7 @@ def configs(method, plain):
     return ["train", *([method] if method else []), *(["plain"] if plain else [])]
 
 
-@pytest.mark.parametrize(
-    ("bundle", "method", "plain"), list(itertools.product(bundle_names(), METHODS, (False, True)))
-)
+@pytest.mark.parametrize(("bundle", "method", "plain"), list(itertools.product(bundle_names(), METHODS, (False, True))))
 def test_an_overlay_trains_and_exports_a_network(bundle, method, plain, workflow, tmp_path):
     training = workflow(bundle, configs(method, plain))
     training.initialize()

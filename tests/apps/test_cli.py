@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The metassl command as users type it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from metassl_monai.apps import bundles
+from metassl_monai.cli import app
+
+
+def metassl(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """Collect the command lines instead of running them."""
+    run = []
+    monkeypatch.setattr(bundles, "run_command", run.append)
+    return run
+
+
+def test_train_runs_the_bundle_with_its_overlays_in_order_and_passes_ids_on(commands):
+    arguments = ["--method", "mean_teacher", "--plain", "--overlay", "acdc_small", "--iterations", "5"]
+    assert metassl("train", "acdc_cardiac_mri_segmentation", *arguments).exit_code == 0
+    (command,) = commands
+    assert command[:5] == ["python", "-m", "monai.bundle", "run", "training"]
+    files = command[command.index("--config_file") + 1]
+    order = [files.index(f"{name}.json") for name in ("train", "mean_teacher", "plain", "acdc_small")]
+    assert order == sorted(order)
+    assert command[-2:] == ["--iterations", "5"]
+
+
+def test_infer_runs_the_bundle(commands):
+    assert metassl("infer", "phantom_segmentation", "--ckpt_path", "model.pt").exit_code == 0
+    (command,) = commands
+    assert command[4] == "inference"
+    assert command[-2:] == ["--ckpt_path", "model.pt"]
+
+
+def test_bundle_lists_and_copies(tmp_path):
+    assert metassl("bundle").output.split() == bundles.bundle_names()
+    assert metassl("bundle", "phantom_segmentation", "--out", tmp_path).exit_code == 0
+    assert (tmp_path / "phantom_segmentation" / "configs" / "train.json").is_file()
+
+
+def test_check_is_silent_about_sound_data_and_loud_about_damage(phantom, tmp_path):
+    sound = metassl("check", "--datalist", phantom, "--dataset_dir", phantom.parent)
+    assert sound.exit_code == 0
+    assert "no problem found" in sound.output
+    absent = metassl("check", "--datalist", phantom, "--dataset_dir", tmp_path)
+    assert absent.exit_code == 1
+    assert absent.output.count("remedy:") >= 7
+
+
+def test_prepare_prints_what_it_wrote(real_data, tmp_path):
+    out = tmp_path / "acdc.json"
+    result = metassl("prepare", "acdc", "--source", real_data / "acdc", "--labeled", 1, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "patient099" in result.output
+    assert len(json.loads(out.read_text())["labeled"]) == 2
+
+
+def test_evaluate_prints_a_table_and_writes_the_cases(phantom, tmp_path):
+    # the annotations as predictions: a perfect score
+    predictions = tmp_path / "predictions" / "images"
+    predictions.mkdir(parents=True)
+    for item in json.loads(phantom.read_text())["validation"]:
+        name = f"{item['case']}_seg.nii.gz"
+        (predictions / name).write_bytes((phantom.parent / item["label"]).read_bytes())
+    arguments = ["--datalist", phantom, "--dataset_dir", phantom.parent, "--out", tmp_path / "scores"]
+    result = metassl("evaluate", *arguments, "--predictions", tmp_path / "predictions")
+    assert result.exit_code == 0, result.output
+    assert "left ventricle" in result.output
+    summary = json.loads((tmp_path / "scores" / "metrics.json").read_text())["summary"]
+    assert {row["mean"] for row in summary if row["metric"] == "dice"} == {1.0}
+    missing = metassl("evaluate", *arguments, "--predictions", tmp_path)
+    assert missing.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prepare", "acdc", "--source", "nowhere", "--labeled", "1", "--out", "x.json"], "holds no ACDC patient"),
+        (["prepare", "adcd", "--source", ".", "--labeled", "1", "--out", "x.json"], "no reader for 'adcd'"),
+        (["train", "acdc"], "no bundle 'acdc'"),
+        (["evaluate", "--datalist", "x", "--dataset-dir", ".", "--predictions", ".", "--out", "."], "is missing"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_mistake_is_one_message_without_a_traceback(arguments, message, tmp_path):
+    program = "from metassl_monai.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())

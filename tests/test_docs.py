@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation says what is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/losses.md"])
+def test_python_examples_run(page, capsys):
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+    assert examples
+    for example in examples:
+        exec(compile(example, page, "exec"), {})
+
+
+def test_links_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_opens_with_its_two_commands():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert lines[3:5] == ["pip install . && metassl demo", 'pip install -e ".[test]" && pytest']
+
+
+def test_the_presets_of_the_documentation_are_those_of_the_code():
+    from metassl_monai.losses import PRESETS
+
+    rows = re.findall(
+        r"^\| `(\w+)`[^|]*\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", (ROOT / "docs/losses.md").read_text(), re.M
+    )
+    written = {name: tuple(map(float, values)) for name, *values in rows}
+    coded = {
+        name: (preset["labeled"]["delta"], preset["unlabeled"]["delta"], preset["threshold"]["keep"])
+        for name, preset in PRESETS.items()
+    }
+    assert written == coded
