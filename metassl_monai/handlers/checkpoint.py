@@ -17,6 +17,7 @@ from metassl_monai.files import atomic_write
 
 __all__ = ["BestNetwork", "TrainingCheckpoint"]
 
+_logger = logging.getLogger(__name__)
 _BEST = ("best_metric", "best_metric_epoch")
 
 
@@ -60,7 +61,10 @@ class TrainingCheckpoint:
 
     def load(self, engine: Engine) -> None:
         """Restore the state where a checkpoint exists and ``resume`` is set."""
-        if not (self.resume and self.path.exists()):
+        if not self.resume:
+            return
+        if not self.path.exists():
+            _logger.warning("there is no checkpoint %s to resume: the run starts anew", self.path)
             return
         checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
         for name, item in self._all_objects(engine).items():
@@ -69,7 +73,7 @@ class TrainingCheckpoint:
             for key in _BEST:
                 setattr(self.evaluator.state, key, checkpoint["evaluator"][key])
         engine.state.epoch, engine.state.iteration = checkpoint["epoch"], checkpoint["iteration"]
-        logging.getLogger(__name__).info("resumed from %s after epoch %d", self.path, engine.state.epoch)
+        _logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
 
     def save(self, engine: Engine) -> None:
         """Write the state of the run."""

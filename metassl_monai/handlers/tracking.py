@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +17,13 @@ __all__ = ["SafeMLFlowHandler"]
 class SafeMLFlowHandler(MLFlowHandler):
     """MONAI's ``MLFlowHandler``, whose failures are one warning: a lost server costs the tracking, not the training.
 
-    After the first failure nothing more is sent. Arguments are those of ``monai.handlers.MLFlowHandler``.
+    After the first failure nothing more is sent. Arguments are those of ``monai.handlers.MLFlowHandler``. A request is
+    tried three times, unless ``MLFLOW_HTTP_REQUEST_MAX_RETRIES`` says otherwise: MLflow's own eight tries would hold
+    the training up for minutes.
     """
 
     def __init__(self, **kwargs: Any) -> None:
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         self.failed = False
         self._guard(super().__init__, **kwargs)
 

@@ -8,6 +8,7 @@ from torch.nn.modules.loss import _Loss
 
 from .confidences import at_least_float
 from .functional import cross_entropy_map, masked_mean, soft_dice
+from .shapes import check_shapes
 
 __all__ = ["CrossEntropyDiceLoss", "PseudoLabelLoss", "SoftmaxMSELoss"]
 
@@ -37,8 +38,10 @@ class CrossEntropyDiceLoss(_Loss):
         ramp: float = 1.0,
     ) -> Tensor:
         """Compute the loss from ``input``, ``target`` and ``mask``, shaped as in :class:`MetaSSLLabeledLoss`."""
+        check_shapes(input, target=target, mask=mask)
         cross_entropy = masked_mean(cross_entropy_map(input, target), mask)
-        return 0.5 * (cross_entropy + soft_dice(input, target, mask, squared=True))
+        inside = None if mask is None else mask != 0
+        return 0.5 * (cross_entropy + soft_dice(input, target, inside, squared=True))
 
 
 class PseudoLabelLoss(_Loss):
@@ -48,6 +51,7 @@ class PseudoLabelLoss(_Loss):
         self, input: Tensor, reference: Tensor, label: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Compute the loss; arguments and result as in :class:`MetaSSLUnlabeledLoss`."""
+        check_shapes(input, reference=reference, label=label, mask=mask)
         if label is None:
             label = reference.detach().max(dim=1, keepdim=True).indices
         return masked_mean(cross_entropy_map(input, label), mask)
@@ -60,6 +64,7 @@ class SoftmaxMSELoss(_Loss):
         self, input: Tensor, reference: Tensor, label: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Compute the loss; arguments and result as in :class:`MetaSSLUnlabeledLoss`. ``label`` plays no role."""
+        check_shapes(input, reference=reference, mask=mask)
         p = at_least_float(input).softmax(dim=1)
         q = at_least_float(reference.detach()).softmax(dim=1)
         return masked_mean((p - q).square().mean(dim=1, keepdim=True), mask)

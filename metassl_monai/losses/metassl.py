@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
 from .functional import WEIGHT_FLOOR, cross_entropy_map, soft_dice
-from .regions import Quadripartition, Region, check_reference
+from .regions import Quadripartition, Region, kept_regions
+from .shapes import check_shapes
 from .thresholds import AdaptiveThreshold
 from .weights import LABELED_ORDER, UNLABELED_ORDER, RegionWeights
 
@@ -40,7 +41,9 @@ class _RegionWeightedLoss(_Loss):
             raise ValueError(f"normalization={normalization!r} is unknown: choose one of {_NORMALIZATIONS}.")
         threshold = AdaptiveThreshold(num_classes) if threshold is None else threshold
         self.partition = Quadripartition(num_classes, threshold, confidence, mode)
-        self.region_weights = RegionWeights(delta, beta, phi, order)
+        # a bisection weighs its two regions with phi(0) and phi(delta): what it never assigns ranks last
+        kept = kept_regions(mode)
+        self.region_weights = RegionWeights(delta, beta, phi, sorted(order, key=lambda region: region not in kept))
         self.scale = scale
         self.normalization = normalization
         self.regions: Tensor | None = None
@@ -50,8 +53,8 @@ class _RegionWeightedLoss(_Loss):
     def _region_table(self, regions: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Weight of one voxel of each region, shape (4,), normalized so that weighted sums are the loss."""
         counts = []
-        for region in Region:
-            inside = regions == region if mask is None else (regions == region) & (mask != 0)
+        for code in range(len(Region)):  # plain numbers: torch.compile cannot compare a tensor with an enum
+            inside = regions == code if mask is None else (regions == code) & (mask != 0)
             counts.append(inside.sum(dtype=dtype))
         self.regions, self.region_counts = regions, torch.stack(counts)
         weights = self.region_weights().to(dtype)
@@ -135,7 +138,7 @@ class MetaSSLUnlabeledLoss(_RegionWeightedLoss):
         Raises:
             ValueError: when the shapes do not fit.
         """
-        check_reference(input, self.partition.num_classes)
+        check_shapes(input, self.partition.num_classes, reference, label=label, mask=mask)
         reference = reference.detach()
         if label is None:
             label = reference.max(dim=1, keepdim=True).indices
@@ -222,7 +225,7 @@ class MetaSSLLabeledLoss(_RegionWeightedLoss):
         Raises:
             ValueError: when the shapes do not fit.
         """
-        check_reference(input, self.partition.num_classes, target=target)
+        check_shapes(input, self.partition.num_classes, reference, target=target, label=label, mask=mask)
         regions = self.partition(reference, target, label, mask)
         cross_entropy = cross_entropy_map(input, target)
         table = self._region_table(regions, mask, cross_entropy.dtype)

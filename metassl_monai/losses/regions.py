@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .confidences import CONFIDENCES
+from .shapes import check_shapes
 
-__all__ = ["Quadripartition", "Region", "check_reference"]
+__all__ = ["Quadripartition", "Region", "kept_regions"]
 
 
 class Region(IntEnum):
@@ -47,7 +48,7 @@ class Quadripartition(nn.Module):
         mode: ``"quad"``, or one bit of it: ``"confidence"`` gives UC and US, ``"consistency"`` UC and DC (Table IV).
 
     Raises:
-        ValueError: when ``confidence`` or ``mode`` is unknown.
+        ValueError: when ``confidence`` or ``mode`` is unknown, or the threshold is for another number of classes.
 
     Example::
 
@@ -67,6 +68,8 @@ class Quadripartition(nn.Module):
             raise ValueError(f"confidence={confidence!r} is unknown: choose one of {sorted(CONFIDENCES)}.")
         if mode not in _KEPT_BITS:
             raise ValueError(f"mode={mode!r} is unknown: choose one of {sorted(_KEPT_BITS)}.")
+        if getattr(threshold, "num_classes", num_classes) != num_classes:
+            raise ValueError(f"the threshold has {threshold.num_classes} classes and num_classes is {num_classes}.")
         self.num_classes = num_classes
         self.threshold = threshold
         self.confidence = confidence
@@ -91,11 +94,12 @@ class Quadripartition(nn.Module):
         Raises:
             ValueError: when the shapes do not fit each other or ``num_classes``.
         """
-        check_reference(reference, self.num_classes, other=other, label=label, mask=mask)
+        check_shapes(reference, self.num_classes, other=other, label=label, mask=mask)
         reference = reference.detach()
         if label is None:
             # max, not argmax: the same indices, eight times faster on a CPU
             label = reference.max(dim=1, keepdim=True).indices
+        label = label.long()
         confidence = CONFIDENCES[self.confidence](reference, label)
         suspicious = confidence <= self.threshold(confidence, label, mask)
         discrepant = label != other
@@ -103,16 +107,6 @@ class Quadripartition(nn.Module):
         return code & _KEPT_BITS[self.mode]
 
 
-def check_reference(reference: Tensor, num_classes: int, **maps: Tensor | None) -> None:
-    """Raise ValueError unless ``reference`` is ``(B, num_classes, *spatial)`` and each map ``(B, 1, *spatial)``."""
-    if reference.ndim < 3 or reference.shape[1] != num_classes:
-        raise ValueError(
-            f"logits of shape {tuple(reference.shape)} do not fit: expected (batch, {num_classes}, *spatial). "
-            "Pass logits, not labels, and set num_classes to the number of output channels."
-        )
-    expected = (reference.shape[0], 1, *reference.shape[2:])
-    for name, value in maps.items():
-        if value is not None and tuple(value.shape) != expected:
-            raise ValueError(
-                f"{name} has shape {tuple(value.shape)}, expected {expected}: class indices or a mask with one channel."
-            )
+def kept_regions(mode: str) -> tuple[Region, ...]:
+    """Return the regions that a :class:`Quadripartition` of this mode assigns."""
+    return tuple(region for region in Region if region & ~_KEPT_BITS[mode] == 0)
