@@ -32,7 +32,8 @@ class CaseTable:
         self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
-        """Register on each iteration and on the end of the evaluation."""
+        """Register on the start, each iteration and the end of an evaluation."""
+        engine.add_event_handler(Events.STARTED, self.rows.clear)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.score)
         engine.add_event_handler(Events.COMPLETED, self.write)
 

@@ -25,14 +25,16 @@ class RunProgress:
         self.bar: tqdm | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Register on the start and end of the run, each iteration and each epoch."""
-        engine.add_event_handler(Events.STARTED, self.start)
+        """Register on each epoch, each iteration and the end of the run."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.advance)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.describe)
         engine.add_event_handler(Events.COMPLETED, self.close)
 
     def start(self, engine: Any) -> None:
-        """Open the bar where the run stands, which is not zero after a resume."""
+        """Open the bar where the run stands, in the first epoch: only then a resumed run knows where that is."""
+        if self.bar is not None:
+            return
         total = engine.state.max_epochs * engine.state.epoch_length
         # a log file wants a line now and then, not ten a second
         self.bar = tqdm(total=total, initial=engine.state.iteration, unit="it", desc="training", mininterval=1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,9 @@ class Method(nn.Module):
         unlabeled_loss: called as ``loss(prediction, reference, label, mask)``; or one such loss by name.
         ramp: weight of the unlabeled terms at a step, such as :class:`GaussianRamp`.
 
+    Raises:
+        ValueError: when losses are given by name and one is missing.
+
     Attributes:
         names: the pair names of the labeled and of the unlabeled stream.
     """
@@ -75,13 +78,13 @@ class Method(nn.Module):
         self.ramp = ramp
         self.labeled_losses = nn.ModuleDict()
         self.unlabeled_losses = nn.ModuleDict()
+        given = {"labeled": labeled_loss, "unlabeled": unlabeled_loss}
+        copies = {"labeled": self.labeled_losses, "unlabeled": self.unlabeled_losses}
         for name in dict.fromkeys((*self.names["labeled"], *self.names["unlabeled"])):
+            chosen = {key: _by_name(loss, name, key) for key, loss in given.items() if name in self.names[key]}
             # copied together: a threshold that both losses share stays shared within the name
-            labeled, unlabeled = copy.deepcopy((_by_name(labeled_loss, name), _by_name(unlabeled_loss, name)))
-            if name in self.names["labeled"]:
-                self.labeled_losses[name] = labeled
-            if name in self.names["unlabeled"]:
-                self.unlabeled_losses[name] = unlabeled
+            for key, loss in copy.deepcopy(chosen).items():
+                copies[key][name] = loss
 
     def pairs(self, batch: Batch, step: int) -> Step:
         """Return the pairs of this batch. ``step`` counts optimizer iterations from 0."""
@@ -140,5 +143,9 @@ def all_images(batch: Batch) -> Tensor:
     return torch.cat([batch["labeled"]["image"], batch["unlabeled"]["image"]])
 
 
-def _by_name(loss: Any, name: str) -> Any:
-    return loss.get(name) if isinstance(loss, Mapping) else loss
+def _by_name(loss: nn.Module | Mapping[str, nn.Module], name: str, stream: str) -> nn.Module:
+    if not isinstance(loss, Mapping):
+        return loss
+    if name not in loss:
+        raise ValueError(f"{stream}_loss names {sorted(loss)} but not {name!r}: give each pair of the method a loss.")
+    return loss[name]

@@ -13,7 +13,7 @@ def test_a_bundle_is_found_by_name_and_by_path(tmp_path):
 
 
 def test_an_unknown_bundle_names_the_known_ones():
-    with pytest.raises(UserError, match="no bundle 'acdc'.*acdc_cardiac_mri_segmentation"):
+    with pytest.raises(UserError, match=r"no bundle 'acdc'.*acdc_cardiac_mri_segmentation"):
         bundle_path("acdc")
 
 

@@ -199,9 +199,8 @@ def test_delta_zero_is_cross_entropy_and_monai_dice_on_labeled_data(options, bat
 @given(batch=batches)
 @few
 def test_cross_entropy_dice_is_the_monai_loss_of_its_docstring(batch):
-    monai = DiceCELoss(
-        softmax=True, to_onehot_y=True, squared_pred=True, batch=True, lambda_dice=0.5, lambda_ce=0.5
-    )  # fmt: skip
+    options = {"softmax": True, "to_onehot_y": True, "squared_pred": True, "batch": True}
+    monai = DiceCELoss(**options, lambda_dice=0.5, lambda_ce=0.5)
     torch.testing.assert_close(call(CrossEntropyDiceLoss(), batch, mask=False), monai(batch.input, batch.target))
 
 

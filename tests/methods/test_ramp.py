@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -22,7 +23,7 @@ def test_ramp_starts_at_exp_of_minus_five_and_grows_to_the_papers_maximum() -> N
     values = [ramp(step) for step in range(101)]
     assert values[0] == pytest.approx(0.1 * 0.006737946999)
     assert values[-1] == 0.1
-    assert all(low < high for low, high in zip(values, values[1:], strict=False))
+    assert all(low < high for low, high in itertools.pairwise(values))
 
 
 @pytest.mark.parametrize("step", [100, 101, 1_000_000])

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
@@ -22,9 +24,7 @@ class FromMonai(nn.Module):
         super().__init__()
         style = {"act": ("leakyrelu", {"negative_slope": 0.01}), "norm": "batch", "bias": True}
         self.first = TwoConv(2, in_channels, features[0], **style)
-        self.down = nn.ModuleList(
-            Down(2, shallow, deep, **style) for shallow, deep in zip(features, features[1:], strict=False)
-        )
+        self.down = nn.ModuleList(Down(2, shallow, deep, **style) for shallow, deep in itertools.pairwise(features))
         self.up = nn.ModuleList(
             UpCat(2, deep, shallow, shallow, upsample="nontrainable", halves=True, **style)
             for deep, shallow in zip(features[:0:-1], features[-2::-1], strict=True)
@@ -137,7 +137,7 @@ def test_scripted_network_gives_the_same_output() -> None:
 
 @pytest.mark.parametrize("size", [(32, 40), (40, 32), (24, 24), (8, 16)])
 def test_image_whose_sides_do_not_divide_is_refused_with_the_divisor(size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="multiples of 16.*resize or pad"):
+    with pytest.raises(ValueError, match=r"multiples of 16.*resize or pad"):
         UNet2D(1, 4, TINY)(torch.zeros(1, 1, *size))
 
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures are written, with the panels they promise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from metassl_monai.handlers import TrainingPictures, pictures
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What each figure was asked to show."""
+    calls: list[tuple[Any, ...]] = []
+    original = pictures.overlay_figure
+
+    def record(*arguments: Any, **keywords: Any) -> Any:
+        calls.append((*arguments, keywords))
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(pictures, "overlay_figure", record)
+    return calls
+
+
+def width(file: Path) -> int:
+    with Image.open(file) as image:
+        assert image.format == "PNG"
+        assert np.asarray(image.convert("L")).std() > 0
+        return image.width
+
+
+@pytest.mark.parametrize(("kind", "panels"), [("metassl", 4), ("own", 3)])
+@pytest.mark.parametrize("name", ["supervised", "cps"])
+def test_picture_of_a_run_shows_regions_where_the_loss_has_them(
+    name: str, kind: str, panels: int, make_run: Callable, tmp_path: Path
+) -> None:
+    make_run(name, kind=kind, epochs=1, handlers=[TrainingPictures(tmp_path / "pictures")]).train()
+    [file] = (tmp_path / "pictures").iterdir()
+    assert file.name == "epoch_0001.png"
+    assert width(file) == pytest.approx(panels * 2.4 * 120, abs=2)
+
+
+def test_pictures_follow_the_interval_and_the_last_epoch_is_always_drawn(make_run: Callable, tmp_path: Path) -> None:
+    make_run("supervised", epochs=3, handlers=[TrainingPictures(tmp_path / "pictures", interval=2)]).train()
+    assert sorted(file.name for file in (tmp_path / "pictures").iterdir()) == ["epoch_0002.png", "epoch_0003.png"]
+
+
+def test_panels_are_the_labeled_samples_of_the_last_batch(make_run: Callable, drawn: list, tmp_path: Path) -> None:
+    run = make_run("mean_teacher", epochs=1, handlers=[TrainingPictures(tmp_path)]).train()
+    [(images, truths, predictions, regions, keywords)] = drawn
+    output = run.trainer.state.output
+    assert len(images) == len(truths) == len(predictions) == len(regions) == len(output) > 0
+    loss = run.method.labeled_losses["network"]
+    for i, item in enumerate(output):
+        assert np.array_equal(images[i], item["image"][0].numpy())
+        assert np.array_equal(truths[i], item["label"][0].numpy())
+        assert np.array_equal(predictions[i], item["pred"].argmax(0).numpy())
+        assert np.array_equal(regions[i], loss.regions[i, 0].numpy())
+    assert keywords["title"].endswith("epoch 1")
+
+
+def test_number_of_samples_is_honored(make_run: Callable, drawn: list, tmp_path: Path) -> None:
+    make_run("supervised", epochs=1, handlers=[TrainingPictures(tmp_path, samples=1)]).train()
+    assert [len(part) for part in drawn[0][:4]] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("with_regions", [True, False])
+def test_volumes_are_drawn_at_the_middle_of_their_last_axis(with_regions: bool, drawn: list, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    volumes = torch.rand(2, 1, 8, 9, 5)
+    regions = torch.randint(0, 4, volumes.shape, dtype=torch.uint8)
+    loss = SimpleNamespace(regions=regions) if with_regions else SimpleNamespace()
+    output = [{"image": v, "label": (v > 0.5).float(), "pred": torch.cat([1 - v, v])} for v in volumes]
+    method = SimpleNamespace(labeled_losses={"network": loss})
+    state = SimpleNamespace(epoch=7, max_epochs=9, output=output)
+    TrainingPictures(tmp_path / "new" / "folder")(SimpleNamespace(state=state, unwrapped_method=method))
+    assert width(tmp_path / "new" / "folder" / "epoch_0007.png") > 0
+    [(images, truths, predictions, region_maps, _)] = drawn
+    for i, volume in enumerate(volumes):
+        assert np.array_equal(images[i], volume[0, ..., 2].numpy())
+        assert np.array_equal(truths[i], (volume[0, ..., 2] > 0.5).numpy())
+        assert np.array_equal(predictions[i], (volume[0, ..., 2] > 0.5).numpy())
+        if with_regions:
+            assert np.array_equal(region_maps[i], regions[i, 0, ..., 2].numpy())
+    assert (region_maps is not None) == with_regions
+
+
+def test_mixed_precision_predictions_can_be_drawn(make_run: Callable, tmp_path: Path) -> None:
+    make_run("mean_teacher", epochs=1, amp=True, handlers=[TrainingPictures(tmp_path / "pictures")]).train()
+    assert width(tmp_path / "pictures" / "epoch_0001.png") > 0

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MLflow records the run, and no failure of it ends one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metassl_monai.handlers import SafeMLFlowHandler, TrainingStatistics
+
+mlflow = pytest.importorskip("mlflow")
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('tracking') / 'mlruns.db'}"
+
+
+def handler(uri: str, run_name: str = "run", **arguments: Any) -> SafeMLFlowHandler:
+    return SafeMLFlowHandler(
+        tracking_uri=uri,
+        experiment_name="test",
+        run_name=run_name,
+        iteration_log=arguments.pop("iteration_log", False),
+        close_on_complete=True,
+        **arguments,
+    )
+
+
+def recorded(uri: str, run_name: str) -> tuple[Any, Any]:
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("test")
+    [run] = [run for run in client.search_runs(experiment.experiment_id) if run.info.run_name == run_name]
+    return client, run
+
+
+def test_run_is_recorded_with_metrics_parameters_and_artifacts(
+    database: str, make_run: Callable, tmp_path: Path
+) -> None:
+    artifact = tmp_path / "config.json"
+    artifact.write_text("{}")
+    tracking = handler(database, "good", artifacts=[str(artifact)], experiment_param={"preset": "paper"})
+    run = make_run("cps", epochs=2, handlers=[TrainingStatistics(), tracking]).train()
+    assert not tracking.failed
+    client, stored = recorded(database, "good")
+    assert stored.info.status == "FINISHED"
+    assert stored.data.params["preset"] == "paper"
+    assert stored.data.params["max_epochs"] == "2"
+    assert set(stored.data.metrics) == set(run.trainer.state.metrics)
+    for name, value in run.trainer.state.metrics.items():
+        assert stored.data.metrics[name] == pytest.approx(value)
+        assert [point.step for point in client.get_metric_history(stored.info.run_id, name)] == [1, 2]
+    assert [file.path for file in client.list_artifacts(stored.info.run_id)] == ["config.json"]
+
+
+def test_iterations_are_recorded_where_asked_for(database: str, make_run: Callable) -> None:
+    tracking = handler(database, "iterations", iteration_log=True, output_transform=lambda output: output[0]["loss"])
+    make_run("supervised", epochs=1, handlers=[tracking]).train()
+    client, stored = recorded(database, "iterations")
+    history = client.get_metric_history(stored.info.run_id, "Loss")
+    assert [point.step for point in history] == [1, 2, 3]
+    assert not tracking.failed
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name.startswith("metassl") and r.levelno == logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        ("get_experiment_by_name", {"iteration_log": True}),
+        ("create_run", {}),
+        ("log_batch", {}),
+        ("log_batch", {"iteration_log": True, "output_transform": lambda output: output[0]["loss"]}),
+        ("log_artifact", {}),
+        ("set_terminated", {}),
+    ],
+)
+def test_failing_client_costs_one_warning_and_not_the_run(
+    call: str,
+    parts: dict[str, Any],
+    database: str,
+    make_run: Callable,
+    differences: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plain = make_run("supervised", epochs=2, folder="plain", handlers=[TrainingStatistics()]).train()
+    artifact = tmp_path / "config.json"
+    artifact.write_text("{}")
+    tracking = handler(database, f"failing {call} {len(parts)}", artifacts=[str(artifact)], **parts)
+    calls: list[int] = []
+
+    def fail(*arguments: Any, **keywords: Any) -> None:
+        calls.append(1)
+        raise ConnectionError("the server is gone")
+
+    monkeypatch.setattr(tracking.client, call, fail)
+    run = make_run("supervised", epochs=2, folder="tracked", handlers=[TrainingStatistics(), tracking]).train()
+    assert tracking.failed
+    assert len(calls) == 1  # after the first failure nothing more is sent
+    [warning] = warnings_of(caplog)
+    assert "the run goes on without it" in warning
+    assert "ConnectionError: the server is gone" in warning
+    assert differences(plain.state(), run.state()) == []
+
+
+@pytest.mark.parametrize("uri", ["no-such-scheme://server", "sqlite:///{file}/mlruns.db", "file://{file}"])
+def test_invalid_server_costs_one_warning_and_not_the_run(
+    uri: str, make_run: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("where a folder would have to be")
+    tracking = handler(uri.format(file=tmp_path / "file"))
+    run = make_run("supervised", epochs=1, handlers=[TrainingStatistics(), tracking]).train()
+    assert tracking.failed
+    assert len(warnings_of(caplog)) == 1
+    assert run.trainer.state.iteration == 3
+    tracking.close()  # what a bundle's finalize may call
+
+
+def test_unreachable_server_costs_one_warning_and_not_the_run(
+    make_run: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracking = handler("http://127.0.0.1:9")
+    run = make_run("supervised", epochs=1, handlers=[TrainingStatistics(), tracking]).train()
+    assert tracking.failed
+    assert len(warnings_of(caplog)) == 1
+    assert run.trainer.state.iteration == 3
+
+
+def test_interrupt_is_not_swallowed(database: str, make_run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracking = handler(database, "interrupted")
+
+    def interrupt(*arguments: Any, **keywords: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracking.client, "log_batch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        make_run("supervised", epochs=1, handlers=[TrainingStatistics(), tracking]).train()
