@@ -191,22 +191,27 @@ def test_checkpoint_follows_the_interval_and_the_last_epoch_is_always_saved(
     assert sorted(set(found)) == saved
 
 
-def test_crash_while_saving_leaves_the_old_checkpoint_and_no_other_file(
-    make_run: Callable, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("second", "file"), [(0.4, "checkpoint.pt"), (0.6, "model.pt")])
+def test_crash_while_saving_leaves_the_old_files_and_no_other(
+    second: float, file: str, make_run: Callable, scripted_metric: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = make_run("supervised", epochs=1).train()
-    before = (run.folder / "checkpoint.pt").read_bytes()
-    names = sorted(path.name for path in run.folder.iterdir())
+    """In a second epoch that is worse the checkpoint is written first, in one that is better the model."""
+    metric = scripted_metric({1: 0.5, 2: second})
+    run = make_run("supervised", epochs=1, metric=metric).train()
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    begun: list[bytes] = []
 
-    def crash(checkpoint: Any, file: io.IOBase) -> None:
-        file.write(b"half of a")
-        raise OSError("no space left on device")
+    def crash(content: Any, stream: io.IOBase) -> None:
+        stream.write(b"half of a")
+        stream.flush()
+        begun.append((run.folder / file).read_bytes())
+        raise OSError(f"no space left for {'checkpoint.pt' if 'method' in content else 'model.pt'}")
 
     monkeypatch.setattr(torch, "save", crash)
-    with pytest.raises(OSError, match="no space left"):
-        make_run("supervised", epochs=2, resume=True).train()
-    assert (run.folder / "checkpoint.pt").read_bytes() == before
-    assert sorted(path.name for path in run.folder.iterdir()) == names
+    with pytest.raises(OSError, match=f"no space left for {file}"):
+        make_run("supervised", epochs=2, resume=True, metric=metric).train()
+    assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
+    assert begun == [before[file]]
 
 
 def test_persistent_workers_are_refused() -> None:
