@@ -112,10 +112,7 @@ def bundle(
 
 
 def main() -> None:
-    """Run the command; a mistake in a datalist or its files is one message, as every other."""
-    from metassl_monai.data.datalist import DatalistError
+    """Run the command."""
+    from metassl_monai.apps.errors import tell_mistakes
 
-    try:
-        app()
-    except DatalistError as error:
-        raise SystemExit(str(error)) from None
+    tell_mistakes(app)

@@ -33,7 +33,7 @@ class RunProgress:
 
     def start(self, engine: Any) -> None:
         """Open the bar where the run stands, in the first epoch: only then a resumed run knows where that is."""
-        if self.bar is not None:
+        if self.bar is not None and not self.bar.disable:
             return
         total = engine.state.max_epochs * engine.state.epoch_length
         # a log file wants a line now and then, not ten a second

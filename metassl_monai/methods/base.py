@@ -144,7 +144,7 @@ def all_images(batch: Batch) -> Tensor:
 
 
 def _by_name(loss: nn.Module | Mapping[str, nn.Module], name: str, stream: str) -> nn.Module:
-    if not isinstance(loss, Mapping):
+    if not isinstance(loss, (Mapping, nn.ModuleDict)):
         return loss
     if name not in loss:
         raise ValueError(f"{stream}_loss names {sorted(loss)} but not {name!r}: give each pair of the method a loss.")
