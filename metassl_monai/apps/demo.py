@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -37,14 +38,16 @@ def run_demo(out: Path) -> None:
     console.print(f"drew 24 hearts in {out / 'data'}, 2 of them labeled for training")
     rows = {name: _run_row(out, datalist, folder, configs) for name, (folder, configs) in _ROWS.items()}
     console.print(_comparison(rows))
-    console.print(f"""\
+    # not through rich, which would break the paths at the terminal's width
+    sys.stdout.write(f"""\
 Validation Dice of 4 hearts: too few to tell methods apart, enough to see that everything works.
   data         {out / "data"}
   networks     {out}/<row>/models/model.pt
   predictions  {out}/<row>/predictions/images, NIfTI in the geometry of the images
   tables       {out}/<row>/evaluation/cases.csv and metrics.json
   pictures     {out}/<row>/pictures: image, truth, prediction, regions
-  MLflow       mlflow ui --backend-store-uri sqlite:///{out / "mlruns.db"}""")
+  MLflow       mlflow ui --backend-store-uri sqlite:///{out / "mlruns.db"}
+""")
 
 
 def _run_row(out: Path, datalist: Path, folder: str, configs: list[str]) -> list[dict]:
