@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
 
 from metassl_monai.data import DatalistError
 
-__all__ = ["UserError", "tell_mistakes"]
+__all__ = ["UserError", "tell_mistakes", "tell_root_cause"]
 
 
 class UserError(SystemExit):
@@ -24,3 +27,25 @@ def tell_mistakes(program: Callable[[], None]) -> None:
         program()
     except DatalistError as error:
         raise UserError(str(error)) from None
+
+
+def tell_root_cause(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print one message for a mistake that this package found under MONAI's config machinery.
+
+    A ``sys.excepthook``: MONAI wraps a ``ValueError`` such as "preset=... is unknown" into several tracebacks
+    that bury it. Anything else is printed whole, as always.
+    """
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    if isinstance(root, ValueError) and _raised_here(root.__traceback__):
+        sys.stderr.write(f"{root}\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _raised_here(trace: TracebackType | None) -> bool:
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    package = Path(__file__).parents[1]
+    return trace is not None and package in Path(trace.tb_frame.f_code.co_filename).parents

@@ -13,26 +13,29 @@ from pathlib import Path
 import monai.bundle
 from monai.bundle import ConfigParser
 
-from metassl_monai.data import check_datalist
+from metassl_monai.data import check_datalist, read_datalist
 
-from .errors import UserError
+from .errors import UserError, tell_root_cause
 
 __all__ = ["check_command_line", "check_data", "unknown_ids"]
 
-_TRAINING_LISTS = ("labeled", "unlabeled", "validation")
 _MOST_SHOWN = 20
 
 
 def check_command_line() -> None:
     """Stop before anything is written if ``python -m monai.bundle run`` was given an id that no config knows.
 
+    From here on a mistake that the package finds while MONAI builds the run is one message, too.
+
     Raises:
         UserError: with one message that names every unknown id and the nearest known one.
     """
     _refuse(list(unknown_ids(sys.argv)))
+    if _is_monai_bundle(sys.argv):
+        sys.excepthook = tell_root_cause
 
 
-def check_data(datalist: str, dataset_dir: str) -> None:
+def check_data(datalist: str, dataset_dir: str, lists: Sequence[str]) -> None:
     """Stop before anything is trained if a file that training uses is missing, damaged or wrong.
 
     Costs one pass over the data.
@@ -40,12 +43,15 @@ def check_data(datalist: str, dataset_dir: str) -> None:
     Args:
         datalist: the datalist file.
         dataset_dir: folder of its images.
+        lists: the lists that the training uses; none may be empty.
 
     Raises:
         UserError: with one message that names every file, what is wrong with it, and the remedy.
     """
-    problems = check_datalist(datalist, dataset_dir, lists=_TRAINING_LISTS, progress=True)
+    problems = check_datalist(datalist, dataset_dir, lists=lists, progress=True)
     _refuse([f"{problem.file}: {problem.cause}: {problem.remedy}" for problem in problems])
+    content = read_datalist(datalist)
+    _refuse([f"{datalist}: the list {key!r} is empty: add cases to it" for key in lists if not content[key]])
 
 
 def _refuse(messages: Sequence[str]) -> None:
@@ -61,7 +67,7 @@ def unknown_ids(argv: Sequence[str]) -> Iterator[str]:
     MONAI accepts any id in silence, so that ``--iteration 100`` would train for the default number of iterations.
     Programs other than MONAI's command line pass no ids in ``argv`` and are left alone.
     """
-    if Path(argv[0]).parts[-3:] != ("monai", "bundle", "__main__.py"):
+    if not _is_monai_bundle(argv):
         return
     given = dict(_flags(argv[1:]))
     parser = ConfigParser()
@@ -78,6 +84,10 @@ def unknown_ids(argv: Sequence[str]) -> Iterator[str]:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean --{near[0]}?" if near else "See the ids in the config file."
         yield f"--{name}: no config id of this name. {hint}"
+
+
+def _is_monai_bundle(argv: Sequence[str]) -> bool:
+    return Path(argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
 
 
 def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

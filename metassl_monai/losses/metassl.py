@@ -53,7 +53,7 @@ class _RegionWeightedLoss(_Loss):
     def _region_table(self, regions: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Weight of one voxel of each region, shape (4,), normalized so that weighted sums are the loss."""
         counts = []
-        for code in range(len(Region)):  # plain numbers: torch.compile cannot compare a tensor with an enum
+        for code in range(len(Region)):  # torch.compile takes `tensor == enum member` for False
             inside = regions == code if mask is None else (regions == code) & (mask != 0)
             counts.append(inside.sum(dtype=dtype))
         self.regions, self.region_counts = regions, torch.stack(counts)

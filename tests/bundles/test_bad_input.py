@@ -79,6 +79,10 @@ def subject_in_two_lists(data):
     edit_datalist(data, lambda datalist: datalist["validation"].append(datalist["labeled"][0]))
 
 
+def no_validation(data):
+    edit_datalist(data, lambda datalist: datalist["validation"].clear())
+
+
 def no_datalist(data):
     (data / "datalist.json").unlink()
 
@@ -92,6 +96,7 @@ DAMAGES = {
     film: ("images/phantom001.nii.gz", "4D"),
     no_labeled_case: ("datalist.json", "label"),
     subject_in_two_lists: ("datalist.json", "phantom001"),
+    no_validation: ("datalist.json", "'validation' is empty"),
     no_datalist: ("datalist.json", "missing"),
 }
 
@@ -145,6 +150,14 @@ def test_the_command_line_says_it_without_a_traceback(data, tmp_path):
     assert "Traceback" not in result.stderr
     assert "images/phantom001.nii.gz: cannot be read" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_mistake_deep_in_the_config_is_one_message_too(phantom, tmp_path):
+    arguments = ["--dataset_dir", str(phantom.parent), "--preset", "papers", "--output_dir", "out"]
+    result = bundle_run(arguments, tmp_path)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    assert "preset='papers' is unknown: choose one of ['paper'," in result.stderr
 
 
 def ids(*arguments):
