@@ -67,19 +67,19 @@ def train(
     overlay: Overlays = None,
 ) -> None:
     """Train a bundle. Every further --id VALUE goes to MONAI as it is."""
-    from metassl_monai.apps.bundles import bundle_command, bundle_path, config_files, run_command
+    from metassl_monai.apps.bundles import bundle_path, config_files, run_bundle
 
     names = ["train", *([method] if method else []), *(["plain"] if plain else []), *(overlay or [])]
-    run_command(bundle_command("training", config_files(bundle_path(bundle), names), context.args))
+    run_bundle("training", config_files(bundle_path(bundle), names), context.args)
 
 
 @app.command(context_settings=PASS_ON)
 def infer(context: typer.Context, bundle: Bundle, overlay: Overlays = None) -> None:
     """Segment NIfTI volumes with a trained bundle. Every further --id VALUE goes to MONAI as it is."""
-    from metassl_monai.apps.bundles import bundle_command, bundle_path, config_files, run_command
+    from metassl_monai.apps.bundles import bundle_path, config_files, run_bundle
 
     names = ["inference", *(overlay or [])]
-    run_command(bundle_command("inference", config_files(bundle_path(bundle), names), context.args))
+    run_bundle("inference", config_files(bundle_path(bundle), names), context.args)
 
 
 @app.command()

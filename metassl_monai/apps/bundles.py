@@ -13,8 +13,9 @@ from pathlib import Path
 import metassl_monai
 
 from .errors import UserError
+from .preflight import check_command_line
 
-__all__ = ["bundle_command", "bundle_names", "bundle_path", "config_files", "copy_bundle", "run_command"]
+__all__ = ["bundle_command", "bundle_names", "bundle_path", "config_files", "copy_bundle", "run_bundle", "run_command"]
 
 
 def bundles_root() -> Path:
@@ -73,6 +74,18 @@ def bundle_command(run_id: str, configs: Sequence[Path], arguments: Sequence[str
     """Return ``python -m monai.bundle run ...`` for these config files, merged in their order."""
     files = str([str(path) for path in configs]) if len(configs) > 1 else str(configs[0])
     return ["python", "-m", "monai.bundle", "run", run_id, "--config_file", files, *arguments]
+
+
+def run_bundle(run_id: str, configs: Sequence[Path], arguments: Sequence[str] = ()) -> None:
+    """Print and run the command of :func:`bundle_command`, unless it has an id that no config knows.
+
+    Raises:
+        UserError: with the unknown id, or with the exit status of the command when it fails.
+    """
+    command = bundle_command(run_id, configs, arguments)
+    # inference.json may need nothing of this package but its networks, so its ids are checked here
+    check_command_line(["monai/bundle/__main__.py", *command[3:]])
+    run_command(command)
 
 
 def run_command(command: Sequence[str]) -> None:

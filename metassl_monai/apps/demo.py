@@ -12,7 +12,7 @@ from rich.table import Table
 from metassl_monai.data import make_phantom
 from metassl_monai.report import summarize
 
-from .bundles import bundle_command, bundle_path, config_files, run_command
+from .bundles import bundle_path, config_files, run_bundle
 from .errors import UserError
 from .evaluate import evaluate_predictions
 
@@ -55,9 +55,9 @@ def _run_row(out: Path, datalist: Path, folder: str, configs: list[str]) -> list
     ids = ["--dataset_dir", str(data), "--datalist", str(datalist), "--output_dir", str(run)]
     tracking = ["--tracking", str(bundle / "configs" / "tracking.json")]
     uri = ["--tracking_uri", f"sqlite:///{out.resolve() / 'mlruns.db'}"]
-    run_command(bundle_command("training", config_files(bundle, configs), [*ids, *tracking, *uri]))
+    run_bundle("training", config_files(bundle, configs), [*ids, *tracking, *uri])
     network = ["--ckpt_path", str(run / "models" / "model.pt")]
-    run_command(bundle_command("inference", config_files(bundle, ["inference"]), [*ids, *network]))
+    run_bundle("inference", config_files(bundle, ["inference"]), [*ids, *network])
     return evaluate_predictions(datalist, data, "validation", run / "predictions", run / "evaluation")
 
 

@@ -22,16 +22,20 @@ __all__ = ["check_command_line", "check_data", "unknown_ids"]
 _MOST_SHOWN = 20
 
 
-def check_command_line() -> None:
+def check_command_line(argv: Sequence[str] | None = None) -> None:
     """Stop before anything is written if ``python -m monai.bundle run`` was given an id that no config knows.
 
     From here on a mistake that the package finds while MONAI builds the run is one message, too.
 
+    Args:
+        argv: the command line, ``sys.argv`` if left out.
+
     Raises:
         UserError: with one message that names every unknown id and the nearest known one.
     """
-    _refuse(list(unknown_ids(sys.argv)))
-    if _is_monai_bundle(sys.argv):
+    argv = sys.argv if argv is None else argv
+    _refuse(list(unknown_ids(argv)))
+    if _is_monai_bundle(argv):
         sys.excepthook = tell_root_cause
 
 
@@ -58,7 +62,7 @@ def _refuse(messages: Sequence[str]) -> None:
     if messages:
         shown = [f"  {message}" for message in messages[:_MOST_SHOWN]]
         more = [f"  ... and {len(messages) - _MOST_SHOWN} more"] if len(messages) > _MOST_SHOWN else []
-        raise UserError("\n".join(["Training was not started:", *shown, *more]))
+        raise UserError("\n".join(["Nothing was started:", *shown, *more]))
 
 
 def unknown_ids(argv: Sequence[str]) -> Iterator[str]:

@@ -90,6 +90,7 @@ def test_evaluate_prints_a_table_and_writes_the_cases(phantom, tmp_path):
         (["prepare", "acdc", "--source", "nowhere", "--labeled", "1", "--out", "x.json"], "holds no ACDC patient"),
         (["prepare", "adcd", "--source", ".", "--labeled", "1", "--out", "x.json"], "no reader for 'adcd'"),
         (["train", "acdc"], "no bundle 'acdc'"),
+        (["infer", "phantom_segmentation", "--checkpoint", "x"], "--checkpoint: no config id of this name"),
         (["evaluate", "--datalist", "x", "--dataset-dir", ".", "--predictions", ".", "--out", "."], "is missing"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],

@@ -111,7 +111,7 @@ def test_bad_data_stop_a_training_with_one_message(damage, data, workflow, tmp_p
     message = str(error.value)
     assert file in message
     assert cause in message
-    assert "Training was not started" in message
+    assert "Nothing was started" in message
     assert len(message.splitlines()) == 2
     assert not (tmp_path / "out").exists()
 
