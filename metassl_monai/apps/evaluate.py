@@ -38,6 +38,8 @@ def evaluate_predictions(
     Raises:
         UserError: when a prediction is missing or its geometry is not that of the annotation.
     """
+    if split not in ("validation", "test"):
+        raise UserError(f"--split {split}: choose validation or test.")
     items = load_datalist(datalist, split, dataset_dir)
     if not items:
         raise UserError(f"{datalist}: its list {split!r} is empty, so there is nothing to evaluate.")
@@ -56,7 +58,7 @@ def evaluate_predictions(
 def prediction_path(image: str | Path, dataset_dir: str | Path, predictions: str | Path) -> Path:
     """Return where ``inference.json`` puts the prediction of an image: the same sub-folder, ``<name>_seg.nii.gz``."""
     relative = Path(image).resolve().relative_to(Path(dataset_dir).resolve())
-    stem = relative.name.split(".", 1)[0]
+    stem = Path(relative.name.removesuffix(".gz")).stem
     return Path(predictions) / relative.parent / f"{stem}_seg.nii.gz"
 
 

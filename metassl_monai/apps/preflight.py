@@ -7,11 +7,13 @@ import ast
 import difflib
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import monai.bundle
 from monai.bundle import ConfigParser
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from metassl_monai.data import check_datalist, read_datalist
 
@@ -39,7 +41,7 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         sys.excepthook = tell_root_cause
 
 
-def check_data(datalist: str, dataset_dir: str, lists: Sequence[str]) -> None:
+def check_data(datalist: str, dataset_dir: str, lists: Sequence[str], labels: Mapping[str, str]) -> None:
     """Stop before anything is trained if a file that training uses is missing, damaged or wrong.
 
     Costs one pass over the data.
@@ -48,6 +50,7 @@ def check_data(datalist: str, dataset_dir: str, lists: Sequence[str]) -> None:
         datalist: the datalist file.
         dataset_dir: folder of its images.
         lists: the lists that the training uses; none may be empty.
+        labels: name of each class value, which must be those of the datalist.
 
     Raises:
         UserError: with one message that names every file, what is wrong with it, and the remedy.
@@ -55,6 +58,8 @@ def check_data(datalist: str, dataset_dir: str, lists: Sequence[str]) -> None:
     problems = check_datalist(datalist, dataset_dir, lists=lists, progress=True)
     _refuse([f"{problem.file}: {problem.cause}: {problem.remedy}" for problem in problems])
     content = read_datalist(datalist)
+    if dict(content["labels"]) != dict(labels):
+        _refuse([f"{datalist}: its labels {content['labels']} are not the config's {labels}: make them equal"])
     _refuse([f"{datalist}: the list {key!r} is empty: add cases to it" for key in lists if not content[key]])
 
 
@@ -74,11 +79,17 @@ def unknown_ids(argv: Sequence[str]) -> Iterator[str]:
     if not _is_monai_bundle(argv):
         return
     given = dict(_flags(argv[1:]))
+    if "config_file" not in given:  # named in an args_file, which MONAI reads itself
+        return
     parser = ConfigParser()
-    parser.read_config(_literal(given.get("config_file", "configs/train.json")))
+    parser.read_config(_literal(given["config_file"]))
     known = set(parser.get()) | set(inspect.signature(monai.bundle.run).parameters)
-    if "tracking" in given and Path(given["tracking"]).is_file():
-        known |= set(ConfigParser.load_config_file(given["tracking"])["configs"])
+    tracking = given.get("tracking", "")
+    if tracking in DEFAULT_EXP_MGMT_SETTINGS:
+        settings: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS[tracking]
+        known |= set(settings["configs"])
+    elif Path(tracking).is_file():
+        known |= set(ConfigParser.load_config_file(tracking)["configs"])
     for name in given:
         parent, _, _ = name.rpartition("::")
         target = parser[parent] if parent and parent in parser else None
@@ -99,7 +110,8 @@ def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
         if argument.startswith("--"):
             name, equals, value = argument[2:].partition("=")
             following = arguments[i + 1] if i + 1 < len(arguments) else ""
-            yield name.replace("#", "::").lstrip("+"), value if equals else following
+            # Fire takes a dash for an underscore
+            yield name.replace("#", "::").replace("-", "_").lstrip("+"), value if equals else following
 
 
 def _literal(value: str) -> str | list[str]:

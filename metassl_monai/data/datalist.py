@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 from collections.abc import Collection, Iterator
 from itertools import combinations
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -235,7 +236,7 @@ def _item_errors(item: Any, key: str, name: str, where: StrPath) -> Iterator[Dat
 
 def _overlap_errors(datalist: dict[str, Any], where: StrPath) -> Iterator[DatalistError]:
     for one, other in combinations(LISTS[:-1], 2):
-        for field in ("subject", "image"):
+        for field in ("subject", "image", "label"):
             shared = _values(datalist, one, field) & _values(datalist, other, field)
             if shared:
                 cause = f"`{one}` and `{other}` share {field} {_enumerate(shared)}"
@@ -244,17 +245,21 @@ def _overlap_errors(datalist: dict[str, Any], where: StrPath) -> Iterator[Datali
 
 
 def _monitor_errors(datalist: dict[str, Any], where: StrPath) -> Iterator[DatalistError]:
-    strangers = _values(datalist, "monitor", "subject") - _values(datalist, "unlabeled", "subject")
-    if strangers:
-        cause = f"`monitor` has subject {_enumerate(strangers)}, which `unlabeled` has not"
-        yield DatalistError(where, cause, "keep only the hidden labels of unlabeled cases in `monitor`")
+    for field in ("subject", "image"):
+        strangers = _values(datalist, "monitor", field) - _values(datalist, "unlabeled", field)
+        if strangers:
+            cause = f"`monitor` has {field} {_enumerate(strangers)}, which `unlabeled` has not"
+            yield DatalistError(where, cause, "keep only the hidden labels of unlabeled cases in `monitor`")
+            break
 
 
 def _values(datalist: dict[str, Any], key: str, field: str) -> set[str]:
     items = datalist.get(key)
     if not isinstance(items, list):
         return set()
-    return {item[field] for item in items if isinstance(item, dict) and isinstance(item.get(field), str)}
+    values = {item[field] for item in items if isinstance(item, dict) and isinstance(item.get(field), str)}
+    # `a/./b` is the file `a/b`
+    return {posixpath.normpath(value) for value in values} if field in ("image", "label") else values
 
 
 def _enumerate(names: Collection[str]) -> str:

@@ -67,8 +67,19 @@ class TrainingCheckpoint:
             _logger.warning("there is no checkpoint %s to resume: the run starts anew", self.path)
             return
         checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
+        planned = {name: getattr(item, "total_iters", None) for name, item in self.objects.items()}
         for name, item in self._all_objects(engine).items():
-            item.load_state_dict(checkpoint[name])
+            if checkpoint[name]:  # the state of a scaler that is off is empty, and cannot be loaded into one that is on
+                item.load_state_dict(checkpoint[name])
+        for name, iterations in planned.items():
+            if iterations != getattr(self.objects[name], "total_iters", None):
+                _logger.warning(
+                    "%s was planned for %s iterations and this run for %s: it keeps the first plan and its rate is 0 "
+                    "beyond; resume with the iterations that the run began with",
+                    name,
+                    self.objects[name].total_iters,
+                    iterations,
+                )
         if self.evaluator is not None:
             for key in _BEST:
                 setattr(self.evaluator.state, key, checkpoint["evaluator"][key])

@@ -55,9 +55,10 @@ class TrainingStatistics:
                 fractions = (counts / counts.sum().clamp_min(1)).tolist()
                 metrics.update({f"{key}/{region.name}": fractions[region] for region in Region})
         for name, loss in engine.unwrapped_method.named_losses():
-            if hasattr(loss, "partition"):
-                values = loss.partition.threshold.values.tolist()
-                metrics.update({f"threshold/{name}/{c}": value for c, value in enumerate(values)})
+            # a user's own threshold may have no values
+            values = getattr(getattr(getattr(loss, "partition", None), "threshold", None), "values", None)
+            if isinstance(values, Tensor):
+                metrics.update({f"threshold/{name}/{c}": value for c, value in enumerate(values.tolist())})
 
     def _add(self, key: str, value: Tensor) -> None:
         self.sums[key] = self.sums[key] + value if key in self.sums else value

@@ -79,6 +79,10 @@ def subject_in_two_lists(data):
     edit_datalist(data, lambda datalist: datalist["validation"].append(datalist["labeled"][0]))
 
 
+def other_labels(data):
+    edit_datalist(data, lambda datalist: datalist["labels"].update({"4": "left atrium"}))
+
+
 def no_validation(data):
     edit_datalist(data, lambda datalist: datalist["validation"].clear())
 
@@ -96,6 +100,7 @@ DAMAGES = {
     film: ("images/phantom001.nii.gz", "4D"),
     no_labeled_case: ("datalist.json", "label"),
     subject_in_two_lists: ("datalist.json", "phantom001"),
+    other_labels: ("datalist.json", "are not the config's"),
     no_validation: ("datalist.json", "'validation' is empty"),
     no_datalist: ("datalist.json", "missing"),
 }
@@ -175,6 +180,8 @@ def ids(*arguments):
         ["--train#trainer#max_epochs", "3"],
         ["--train::trainer::accumulation_steps", "2"],
         ["--meta_file", "x"],
+        ["--meta-file", "x"],
+        ["--tracking", "mlflow", "--tracking_uri", "http://localhost:5000"],
         ["--tracking", str(bundle_path(ACDC) / "configs" / "tracking.json"), "--tracking_uri", "sqlite:///x.db"],
     ],
 )

@@ -177,3 +177,33 @@ def test_write_leaves_nothing_behind_when_it_fails(datalist: Datalist, tmp_path:
         write_datalist(datalist | {"source": object()}, path)
     assert json.loads(path.read_text()) == datalist
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.json"]
+
+
+def phantom_like():
+    def item(name, label=True):
+        files = {"image": f"images/{name}.nii.gz", "subject": name, "case": name}
+        return {**files, "label": f"labels/{name}.nii.gz"} if label else files
+
+    return {
+        "labels": {"0": "background", "1": "heart"},
+        "labeled": [item("a")],
+        "unlabeled": [item("b", label=False)],
+        "validation": [item("c")],
+        "test": [item("d")],
+        "monitor": [item("b")],
+    }
+
+
+def test_another_spelling_of_a_path_is_the_same_image():
+    datalist = phantom_like()
+    validate_datalist(datalist, "x.json")
+    datalist["validation"][0]["image"] = "images/./a.nii.gz"
+    with pytest.raises(DatalistError, match="share image"):
+        validate_datalist(datalist, "x.json")
+
+
+def test_monitor_cannot_name_an_image_that_is_not_unlabeled():
+    datalist = phantom_like()
+    datalist["monitor"][0]["image"] = "images/d.nii.gz"
+    with pytest.raises(DatalistError, match="`monitor` has image"):
+        validate_datalist(datalist, "x.json")
