@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from .backbone import CrossEntropyDiceLoss, PseudoLabelLoss, SoftmaxMSELoss
+from .backbone import CrossEntropyDiceLoss, KLDivergenceLoss, PseudoLabelDiceLoss, PseudoLabelLoss, SoftmaxMSELoss
 from .metassl import MetaSSLLabeledLoss, MetaSSLUnlabeledLoss
+from .monitored import MonitoredLoss
 from .presets import PRESETS, metassl_losses
 from .regions import Quadripartition, Region
+from .rival_thresholds import FlexMatchThreshold, FreeMatchThreshold
 from .thresholds import AdaptiveThreshold, FixedThreshold
-from .weights import LABELED_ORDER, UNLABELED_ORDER, RegionWeights
+from .weights import LABELED_ORDER, UNLABELED_ORDER, FixedWeights, RegionWeights
 
 __all__ = [
     "LABELED_ORDER",
@@ -17,8 +19,14 @@ __all__ = [
     "AdaptiveThreshold",
     "CrossEntropyDiceLoss",
     "FixedThreshold",
+    "FixedWeights",
+    "FlexMatchThreshold",
+    "FreeMatchThreshold",
+    "KLDivergenceLoss",
     "MetaSSLLabeledLoss",
     "MetaSSLUnlabeledLoss",
+    "MonitoredLoss",
+    "PseudoLabelDiceLoss",
     "PseudoLabelLoss",
     "Quadripartition",
     "Region",

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from .confidences import at_least_float
-from .functional import cross_entropy_map, masked_mean, soft_dice
+from .confidences import at_least_float, label_probability
+from .functional import cross_entropy_map, hard_label, masked_mean, soft_dice
 from .shapes import check_shapes
 
-__all__ = ["CrossEntropyDiceLoss", "PseudoLabelLoss", "SoftmaxMSELoss"]
+__all__ = ["CrossEntropyDiceLoss", "KLDivergenceLoss", "PseudoLabelDiceLoss", "PseudoLabelLoss", "SoftmaxMSELoss"]
 
 
 class CrossEntropyDiceLoss(_Loss):
@@ -45,16 +46,73 @@ class CrossEntropyDiceLoss(_Loss):
 
 
 class PseudoLabelLoss(_Loss):
-    """Mean cross-entropy against the reference's hard label: the unlabeled loss of cross pseudo supervision."""
+    """Mean cross-entropy against the reference's hard label: the unlabeled loss of CPS and, with a threshold, FixMatch.
+
+    Args:
+        threshold: voxels whose reference is less confident than this count as 0 in the mean (Sohn et al., FixMatch,
+            NeurIPS 2020, Eq. 4); 0 keeps all.
+
+    Raises:
+        ValueError: when ``threshold`` lies outside [0, 1].
+    """
+
+    def __init__(self, threshold: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold={threshold} is no confidence: choose one between 0 and 1.")
+        self.threshold = threshold
 
     def forward(
         self, input: Tensor, reference: Tensor, label: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Compute the loss; arguments and result as in :class:`MetaSSLUnlabeledLoss`."""
         check_shapes(input, reference=reference, label=label, mask=mask)
-        if label is None:
-            label = reference.detach().max(dim=1, keepdim=True).indices
-        return masked_mean(cross_entropy_map(input, label), mask)
+        label = hard_label(reference, label)
+        cross_entropy = cross_entropy_map(input, label)
+        if self.threshold > 0:
+            sure = label_probability(reference.detach(), label) >= self.threshold
+            cross_entropy = torch.where(sure, cross_entropy, 0)
+        return masked_mean(cross_entropy, mask)
+
+
+class PseudoLabelDiceLoss(_Loss):
+    """Half cross-entropy plus half squared soft Dice against the reference's hard label: BCP's unlabeled loss.
+
+    Bai et al., Bidirectional Copy-Paste, CVPR 2023, Eq. 7. It is :class:`CrossEntropyDiceLoss` with a pseudo-label.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = CrossEntropyDiceLoss()
+
+    def forward(
+        self, input: Tensor, reference: Tensor, label: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Compute the loss; arguments and result as in :class:`MetaSSLUnlabeledLoss`."""
+        return self.loss(input, hard_label(reference, label), mask=mask)
+
+
+class KLDivergenceLoss(_Loss):
+    """``scale * KL(input || reference)``, mean over the voxels, with gradient to *both*: R-Drop's unlabeled loss.
+
+    Wu et al., R-Drop, NeurIPS 2021, Eq. 2: each direction is a pair of its own, hence the half.
+
+    Args:
+        scale: factor on the divergence, which is in nats.
+    """
+
+    def __init__(self, scale: float = 0.5) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(
+        self, input: Tensor, reference: Tensor, label: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Compute the loss; arguments and result as in :class:`MetaSSLUnlabeledLoss`. ``label`` plays no role."""
+        check_shapes(input, reference=reference, mask=mask)
+        log_p = at_least_float(input).log_softmax(dim=1)
+        log_q = at_least_float(reference).log_softmax(dim=1)
+        return self.scale * masked_mean((log_p.exp() * (log_p - log_q)).sum(dim=1, keepdim=True), mask)
 
 
 class SoftmaxMSELoss(_Loss):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .confidences import at_least_float
 
-__all__ = ["cross_entropy_map", "masked_mean", "soft_dice"]
+__all__ = ["cross_entropy_map", "hard_label", "masked_mean", "soft_dice"]
 
 # Small enough to vanish beside one voxel, large enough for float32 (SSL4MIS and MONAI use the same).
 DICE_SMOOTH = 1e-5
@@ -27,6 +27,11 @@ def cross_entropy_map(logits: Tensor, label: Tensor) -> Tensor:
         Cross-entropy in nats, ``(B, 1, *spatial)``, at least float32.
     """
     return F.cross_entropy(at_least_float(logits), label.squeeze(1).long(), reduction="none").unsqueeze(1)
+
+
+def hard_label(logits: Tensor, label: Tensor | None) -> Tensor:
+    """The given label, else the class with the largest logit: by ``max``, which is faster than ``argmax``."""
+    return (logits.detach().max(dim=1, keepdim=True).indices if label is None else label).long()
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
-from .functional import WEIGHT_FLOOR, cross_entropy_map, soft_dice
+from .functional import WEIGHT_FLOOR, cross_entropy_map, hard_label, soft_dice
 from .regions import Quadripartition, Region, kept_regions
 from .shapes import check_shapes
 from .thresholds import AdaptiveThreshold
-from .weights import LABELED_ORDER, UNLABELED_ORDER, RegionWeights
+from .weights import LABELED_ORDER, UNLABELED_ORDER, FixedWeights, RegionWeights
 
 __all__ = ["MetaSSLLabeledLoss", "MetaSSLUnlabeledLoss"]
 
 _NORMALIZATIONS = ("total", "region")
+_UNANIMOUS = ("joint", "split", "released")
 
 
 class _RegionWeightedLoss(_Loss):
@@ -35,37 +36,59 @@ class _RegionWeightedLoss(_Loss):
         order: Sequence[Region],
         confidence: str,
         mode: str,
+        weights: Sequence[float] | None,
+        unanimous: str,
     ) -> None:
         super().__init__()
         if normalization not in _NORMALIZATIONS:
             raise ValueError(f"normalization={normalization!r} is unknown: choose one of {_NORMALIZATIONS}.")
+        if unanimous not in _UNANIMOUS:
+            raise ValueError(f"unanimous={unanimous!r} is unknown: choose one of {_UNANIMOUS}.")
+        if unanimous != "joint" and normalization != "region":
+            raise ValueError(f"unanimous={unanimous!r} averages parts of a region: it needs normalization='region'.")
         threshold = AdaptiveThreshold(num_classes) if threshold is None else threshold
         self.partition = Quadripartition(num_classes, threshold, confidence, mode)
         # a bisection weighs its two regions with phi(0) and phi(delta): what it never assigns ranks last
         kept = kept_regions(mode)
-        self.region_weights = RegionWeights(delta, beta, phi, sorted(order, key=lambda region: region not in kept))
+        order = sorted(order, key=lambda region: region not in kept)
+        self.region_weights = RegionWeights(delta, beta, phi, order) if weights is None else FixedWeights(weights)
         self.scale = scale
         self.normalization = normalization
+        self.unanimous = unanimous
         self.regions: Tensor | None = None
         self.region_counts: Tensor | None = None
+        self.foreground_counts: Tensor | None = None
 
     @torch.no_grad()
-    def _region_table(self, regions: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """Weight of one voxel of each region, shape (4,), normalized so that weighted sums are the loss."""
+    def _normalized_weights(self, regions: Tensor, label: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Weight of every voxel, normalized so that weighted sums are the loss; 0 outside the mask."""
+        cells = regions + len(Region) * (label != 0)
         counts = []
-        for code in range(len(Region)):  # torch.compile takes `tensor == enum member` for False
-            inside = regions == code if mask is None else (regions == code) & (mask != 0)
+        for cell in range(2 * len(Region)):
+            inside = cells == cell if mask is None else (cells == cell) & (mask != 0)
             counts.append(inside.sum(dtype=dtype))
-        self.regions, self.region_counts = regions, torch.stack(counts)
-        weights = self.region_weights().to(dtype)
-        if self.normalization == "region":
-            return weights / (self.region_counts + 1)
-        return weights / (weights * self.region_counts).sum().clamp_min(WEIGHT_FLOOR)
+        background, foreground = torch.stack(counts).view(2, -1)
+        self.regions, self.region_counts, self.foreground_counts = regions, background + foreground, foreground
+        table = self._normalized_table(background, foreground)
+        return _weight_map(table, cells, mask)
+
+    def _normalized_table(self, background: Tensor, foreground: Tensor) -> Tensor:
+        """Weight of one voxel by region, shape (8,): of those that the reference calls background, then the others."""
+        weights, counts = self.region_weights().to(background.dtype), background + foreground
+        if self.normalization == "total":
+            return (weights / (weights * counts).sum().clamp_min(WEIGHT_FLOOR)).repeat(2)
+        joint = weights / (counts + 1)
+        if self.unanimous == "joint":
+            return joint.repeat(2)
+        unanimous = weights[0] / (torch.stack([background[0], foreground[0]]) + 1)
+        if self.unanimous == "released":
+            unanimous = unanimous * unanimous.new_tensor([2, 0])
+        return torch.cat([unanimous[:1], joint[1:], unanimous[1:], joint[1:]])
 
 
-def _weight_map(table: Tensor, regions: Tensor, mask: Tensor | None) -> Tensor:
+def _weight_map(table: Tensor, codes: Tensor, mask: Tensor | None) -> Tensor:
     """Look up the weight of every voxel; 0 outside the mask."""
-    weight = table.take(regions.long())
+    weight = table.take(codes.long())
     return weight if mask is None else torch.where(mask != 0, weight, 0)
 
 
@@ -87,10 +110,15 @@ class MetaSSLUnlabeledLoss(_RegionWeightedLoss):
         order: regions from the heaviest to the lightest, by default UC > US > DC > DS.
         confidence: see :class:`Quadripartition`.
         mode: see :class:`Quadripartition`.
+        weights: weights of UC, US, DC and DS as they are, instead of ``delta``, ``beta``, ``phi`` and ``order``.
+        unanimous: with ``normalization="region"``, ``"split"`` takes the means of UC over the voxels that the reference
+            calls background and over the others, apart, so that the background does not drown them. ``"released"``
+            counts the background's twice and the others' not at all, a slip of the authors' 2D release.
 
     Attributes:
         regions: :class:`Region` of every voxel in the last call, ``(B, 1, *spatial)`` uint8, detached.
         region_counts: voxels of each region in the last call, inside the mask, shape ``(4,)``.
+        foreground_counts: those among them that the reference does not call background, shape ``(4,)``.
 
     Raises:
         ValueError: when an option is unknown or out of range.
@@ -118,8 +146,12 @@ class MetaSSLUnlabeledLoss(_RegionWeightedLoss):
         order: Sequence[Region] = UNLABELED_ORDER,
         confidence: str = "probability",
         mode: str = "quad",
+        weights: Sequence[float] | None = None,
+        unanimous: str = "joint",
     ) -> None:
-        super().__init__(num_classes, delta, beta, threshold, scale, normalization, phi, order, confidence, mode)
+        super().__init__(
+            num_classes, delta, beta, threshold, scale, normalization, phi, order, confidence, mode, weights, unanimous
+        )
 
     def forward(
         self, input: Tensor, reference: Tensor, label: Tensor | None = None, mask: Tensor | None = None
@@ -139,14 +171,11 @@ class MetaSSLUnlabeledLoss(_RegionWeightedLoss):
             ValueError: when the shapes do not fit.
         """
         check_shapes(input, self.partition.num_classes, reference, label=label, mask=mask)
-        reference = reference.detach()
-        if label is None:
-            label = reference.max(dim=1, keepdim=True).indices
-        label = label.long()
-        regions = self.partition(reference, input.detach().max(dim=1, keepdim=True).indices, label, mask)
+        label = hard_label(reference, label)
+        regions = self.partition(reference, hard_label(input, None), label, mask)
         cross_entropy = cross_entropy_map(input, label)
-        table = self._region_table(regions, mask, cross_entropy.dtype)
-        return self.scale * (_weight_map(table, regions, mask) * cross_entropy).sum()
+        weight = self._normalized_weights(regions, label, mask, cross_entropy.dtype)
+        return self.scale * (weight * cross_entropy).sum()
 
 
 class MetaSSLLabeledLoss(_RegionWeightedLoss):
@@ -155,6 +184,10 @@ class MetaSSLLabeledLoss(_RegionWeightedLoss):
     The regions compare the reference's label with the *annotation*; the prediction that is trained plays no role in
     them. Cross-entropy and Dice share one weight map and are added without a factor 1/2. Only ``input`` receives
     gradient. Where a single network is trained, pass its own logits as the reference.
+
+    ``L = base + scale * (cross-entropy + dice)``. The authors' release has another form, which the last five arguments
+    spell out: regions from the confidence of the trained network itself and its agreement with its partner, no
+    weighted Dice, all of it ramped, and added to a plain supervised loss.
 
     Args:
         num_classes: number of classes ``C``, background included.
@@ -167,10 +200,19 @@ class MetaSSLLabeledLoss(_RegionWeightedLoss):
         order: regions from the heaviest to the lightest, by default UC > US > DS > DC.
         confidence: see :class:`Quadripartition`.
         mode: see :class:`Quadripartition`.
+        weights: see :class:`MetaSSLUnlabeledLoss`.
+        unanimous: see :class:`MetaSSLUnlabeledLoss`.
+        judge: whose confidence and label make the regions: the ``"reference"``'s, or the ``input``'s own (``"self"``).
+        discrepancy: what the judge's label is compared with: the ``"annotation"``, or the label of the other one of
+            input and reference (``"pair"``).
+        dice: add the weighted Dice.
+        ramped: multiply the weighted part by the ramp.
+        base: a plain loss beside it, called as ``base(input, target, mask=mask)``.
 
     Attributes:
         regions: :class:`Region` of every voxel in the last call, ``(B, 1, *spatial)`` uint8, detached.
         region_counts: voxels of each region in the last call, inside the mask, shape ``(4,)``.
+        foreground_counts: those among them that the reference does not call background, shape ``(4,)``.
 
     Raises:
         ValueError: when an option is unknown or out of range.
@@ -196,8 +238,28 @@ class MetaSSLLabeledLoss(_RegionWeightedLoss):
         order: Sequence[Region] = LABELED_ORDER,
         confidence: str = "probability",
         mode: str = "quad",
+        weights: Sequence[float] | None = None,
+        unanimous: str = "joint",
+        judge: str = "reference",
+        discrepancy: str = "annotation",
+        dice: bool = True,
+        ramped: bool = False,
+        base: nn.Module | None = None,
     ) -> None:
-        super().__init__(num_classes, delta, beta, threshold, scale, normalization, phi, order, confidence, mode)
+        super().__init__(
+            num_classes, delta, beta, threshold, scale, normalization, phi, order, confidence, mode, weights, unanimous
+        )
+        for name, value, known in (
+            ("judge", judge, ("reference", "self")),
+            ("discrepancy", discrepancy, ("annotation", "pair")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}={value!r} is unknown: choose one of {known}.")
+        self.judge = judge
+        self.discrepancy = discrepancy
+        self.dice = dice
+        self.ramped = ramped
+        self.base = base
 
     def forward(
         self,
@@ -216,8 +278,7 @@ class MetaSSLLabeledLoss(_RegionWeightedLoss):
             reference: logits of the reference, same shape as ``input``; detached here.
             label: hard label of the reference where it is not its argmax, ``(B, 1, *spatial)``.
             mask: non-zero where a voxel counts, ``(B, 1, *spatial)``.
-            ramp: weight of the unlabeled terms at this step. Eq. 11 ramps nothing of the labeled loss, so it has no
-                effect here; losses that do ramp a part of theirs are called with the same arguments.
+            ramp: weight of the unlabeled terms at this step; no effect unless ``ramped`` (Eq. 11 ramps nothing here).
 
         Returns:
             A scalar; 0 when the mask is empty.
@@ -226,10 +287,20 @@ class MetaSSLLabeledLoss(_RegionWeightedLoss):
             ValueError: when the shapes do not fit.
         """
         check_shapes(input, self.partition.num_classes, reference, target=target, label=label, mask=mask)
-        regions = self.partition(reference, target, label, mask)
+        judge, judge_label, partner_label = self._judged(input, reference, label)
+        other = target if self.discrepancy == "annotation" else partner_label
+        regions = self.partition(judge, other, judge_label, mask)
         cross_entropy = cross_entropy_map(input, target)
-        table = self._region_table(regions, mask, cross_entropy.dtype)
-        weighted = (_weight_map(table, regions, mask) * cross_entropy).sum()
-        # Dice weighs with the plain weights: the normalizer would only change what eps means
-        weight = _weight_map(self.region_weights().to(cross_entropy.dtype), regions, mask)
-        return self.scale * (weighted + soft_dice(input, target, weight))
+        weight = self._normalized_weights(regions, judge_label, mask, cross_entropy.dtype)
+        loss = (weight * cross_entropy).sum()
+        if self.dice:
+            # Dice weighs with the plain weights: the normalizer would only change what eps means
+            plain = _weight_map(self.region_weights().to(cross_entropy.dtype), regions, mask)
+            loss = loss + soft_dice(input, target, plain)
+        loss = self.scale * (ramp if self.ramped else 1.0) * loss
+        return loss if self.base is None else loss + self.base(input, target, mask=mask)
+
+    def _judged(self, input: Tensor, reference: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Whose confidence counts, its label, and the label of the other one."""
+        own, partner = hard_label(input, None), hard_label(reference, label)
+        return (input.detach(), own, partner) if self.judge == "self" else (reference.detach(), partner, own)

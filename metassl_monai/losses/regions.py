@@ -41,8 +41,8 @@ class Quadripartition(nn.Module):
 
     Args:
         num_classes: number of classes ``C``, background included.
-        threshold: module called as ``threshold(confidence, label, mask)`` that returns the threshold of every voxel,
-            such as :class:`AdaptiveThreshold` or :class:`FixedThreshold`.
+        threshold: module called as ``threshold(confidence, label, mask, reference)`` that returns the threshold of
+            every voxel, such as :class:`AdaptiveThreshold` or :class:`FixedThreshold`.
         confidence: ``"probability"`` is the reference's probability at its label (MetaSSL, Sec. III-A);
             ``"mad"``, ``"variance"`` and ``"std"`` are its dispersion over the classes, scaled to [0, 1] (Table VII).
         mode: ``"quad"``, or one bit of it: ``"confidence"`` gives UC and US, ``"consistency"`` UC and DC (Table IV).
@@ -101,7 +101,7 @@ class Quadripartition(nn.Module):
             label = reference.max(dim=1, keepdim=True).indices
         label = label.long()
         confidence = CONFIDENCES[self.confidence](reference, label)
-        suspicious = confidence <= self.threshold(confidence, label, mask)
+        suspicious = confidence <= self.threshold(confidence, label, mask, reference)
         discrepant = label != other
         code = suspicious.to(torch.uint8) + 2 * discrepant.to(torch.uint8)
         return code & _KEPT_BITS[self.mode]

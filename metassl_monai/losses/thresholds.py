@@ -28,7 +28,9 @@ class FixedThreshold(nn.Module):
             raise ValueError(f"value={value} is no confidence: choose a threshold between 0 and 1.")
         self.register_buffer("values", torch.tensor([value], dtype=torch.float32), persistent=False)
 
-    def forward(self, confidence: Tensor, label: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, confidence: Tensor, label: Tensor, mask: Tensor | None = None, reference: Tensor | None = None
+    ) -> Tensor:
         """Return the threshold, shape ``(1,)``."""
         return self.values.to(confidence.dtype)
 
@@ -47,9 +49,12 @@ class AdaptiveThreshold(nn.Module):
         num_classes: number of classes, background included.
         keep: weight of the old threshold, in [0, 1].
         initial: threshold of every class before the first update, in [0, 1].
+        absent: a class that is absent from a batch ``"hold"``s its threshold; ``"decay"`` divides each sum by one voxel
+            too many, as the authors' release does, which moves the threshold of an absent class towards 0.
+        cap: largest threshold that is used, in [0, 1]; the state itself goes on above it.
 
     Raises:
-        ValueError: when ``keep`` or ``initial`` lies outside [0, 1].
+        ValueError: when ``keep``, ``initial`` or ``cap`` lies outside [0, 1], or ``absent`` is unknown.
 
     Example::
 
@@ -63,40 +68,55 @@ class AdaptiveThreshold(nn.Module):
 
     values: Tensor
 
-    def __init__(self, num_classes: int, keep: float = 0.99, initial: float = 0.5) -> None:
+    def __init__(
+        self, num_classes: int, keep: float = 0.99, initial: float = 0.5, absent: str = "hold", cap: float = 1.0
+    ) -> None:
         super().__init__()
-        for name, value in (("keep", keep), ("initial", initial)):
+        for name, value in (("keep", keep), ("initial", initial), ("cap", cap)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}={value} must lie between 0 and 1.")
+        if absent not in ("hold", "decay"):
+            raise ValueError(f"absent={absent!r} is unknown: choose 'hold' or 'decay'.")
         self.num_classes = num_classes
         self.keep = keep
+        self.absent = absent
+        self.cap = cap
         self.register_buffer("values", torch.full((num_classes,), initial, dtype=torch.float32))
 
     @torch.no_grad()
-    def forward(self, confidence: Tensor, label: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, confidence: Tensor, label: Tensor, mask: Tensor | None = None, reference: Tensor | None = None
+    ) -> Tensor:
         """Update the thresholds in training mode and return that of every voxel.
 
         Args:
             confidence: confidence of the reference, any shape.
             label: label of the reference, class indices, same shape.
             mask: non-zero where a voxel counts, same shape.
+            reference: not used; other thresholds look at all probabilities.
 
         Returns:
             Thresholds, same shape as ``label``.
         """
         if self.training:
             self._update(confidence, label, mask)
-        return self.values.to(confidence.dtype).take(label)
+        return self.values.clamp_max(self.cap).to(confidence.dtype).take(label)
 
     def _update(self, confidence: Tensor, label: Tensor, mask: Tensor | None) -> None:
-        sums, counts = class_statistics(confidence, label, mask, self.num_classes)
-        if dist.is_available() and dist.is_initialized():
-            statistics = torch.stack([sums, counts])
-            dist.all_reduce(statistics)
-            sums, counts = statistics
+        sums, counts = sum_over_ranks(torch.stack(class_statistics(confidence, label, mask, self.num_classes)))
+        if self.absent == "decay":
+            self.values.lerp_((sums / (counts + 1)).to(self.values.dtype), 1 - self.keep)
+            return
         mean = sums / counts.clamp_min(1)
         moved = torch.lerp(mean.to(self.values.dtype), self.values, self.keep)
         self.values.copy_(torch.where(counts > 0, moved, self.values))
+
+
+def sum_over_ranks(statistics: Tensor) -> Tensor:
+    """Sum over all processes of a distributed run, so that all hold the same thresholds; in place."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(statistics)
+    return statistics
 
 
 def class_statistics(confidence: Tensor, label: Tensor, mask: Tensor | None, num_classes: int) -> tuple[Tensor, Tensor]:

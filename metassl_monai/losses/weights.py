@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .regions import Region
 
-__all__ = ["LABELED_ORDER", "UNLABELED_ORDER", "RegionWeights"]
+__all__ = ["LABELED_ORDER", "UNLABELED_ORDER", "FixedWeights", "RegionWeights"]
 
 UNLABELED_ORDER = (Region.UC, Region.US, Region.DC, Region.DS)
 # A reference that confidently contradicts an annotation hints at a wrong annotation, so DC comes last (Sec. III-C).
@@ -62,6 +62,35 @@ class RegionWeights(nn.Module):
         for rank, region in enumerate(order):
             weights[region] = _PHI[phi](rank * delta, beta)
         self.register_buffer("weights", weights, persistent=False)  # follows from the arguments: not checkpointed
+
+    def forward(self) -> Tensor:
+        """Return the weights, shape ``(4,)``, indexed by :class:`Region`."""
+        return self.weights
+
+
+class FixedWeights(nn.Module):
+    """Four weights as they are given.
+
+    Args:
+        weights: weights of UC, US, DC and DS, none negative.
+
+    Raises:
+        ValueError: when there are not four weights, or one is negative.
+
+    Example::
+
+        >>> from metassl_monai.losses import FixedWeights, Region
+        >>> FixedWeights([50, 40, 0.2048, 6.4])()[Region.DS]
+        tensor(6.4000)
+    """
+
+    weights: Tensor
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        super().__init__()
+        if len(weights) != len(Region) or min(weights) < 0:
+            raise ValueError(f"weights={weights!r}: give four weights, of UC, US, DC and DS, none negative.")
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32), persistent=False)
 
     def forward(self) -> Tensor:
         """Return the weights, shape ``(4,)``, indexed by :class:`Region`."""
