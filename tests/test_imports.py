@@ -31,7 +31,12 @@ INTERNAL: dict[str, set[str]] = {
 }
 """Rooms of the package that a room may import beside itself; ``apps`` may see everything."""
 
-OUTSIDE: dict[str, set[str]] = {"losses": {"torch"}, "networks": {"torch", "monai"}, "methods": {"torch", "monai"}}
+OUTSIDE: dict[str, set[str]] = {
+    "losses": {"torch"},
+    "networks": {"torch", "monai"},
+    "transforms": {"torch", "numpy", "monai"},
+    "methods": {"torch", "monai"},
+}
 """All that a room may import from other packages, the standard library aside."""
 
 TRAINING = {"ignite", "mlflow", "monai.engines", "monai.handlers", "monai.losses", "monai.optimizers", "torch.optim"}

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transforms that semi-supervised training needs and MONAI lacks: two views of an image, and mixtures of a batch."""
+
+from __future__ import annotations
+
+from .copy_paste import (
+    BidirectionalCopyPaste,
+    BidirectionalCopyPasteD,
+    BidirectionalCopyPasted,
+    BidirectionalCopyPasteDict,
+)
+from .cutmix import RandCutMix, RandCutMixD, RandCutMixd, RandCutMixDict
+from .views import WeakStrongViews, WeakStrongViewsD, WeakStrongViewsd, WeakStrongViewsDict
+
+__all__ = [
+    "BidirectionalCopyPaste",
+    "BidirectionalCopyPasteD",
+    "BidirectionalCopyPasteDict",
+    "BidirectionalCopyPasted",
+    "RandCutMix",
+    "RandCutMixD",
+    "RandCutMixDict",
+    "RandCutMixd",
+    "WeakStrongViews",
+    "WeakStrongViewsD",
+    "WeakStrongViewsDict",
+    "WeakStrongViewsd",
+]
