@@ -89,6 +89,7 @@ class PseudoLabelDiceLoss(_Loss):
         self, input: Tensor, reference: Tensor, label: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Compute the loss; arguments and result as in :class:`MetaSSLUnlabeledLoss`."""
+        check_shapes(input, reference=reference, label=label, mask=mask)
         return self.loss(input, hard_label(reference, label), mask=mask)
 
 

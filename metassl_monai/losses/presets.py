@@ -90,7 +90,9 @@ def metassl_losses(
         The labeled and the unlabeled loss.
 
     Raises:
-        ValueError: when the preset, the threshold or an option is unknown.
+        TypeError: when the losses have no argument of this name.
+        ValueError: when the preset, the threshold or the value of an option is unknown, or one of the weight function
+            is given to a preset that fixes its weights.
 
     Example::
 
@@ -104,9 +106,17 @@ def metassl_losses(
     first = _threshold(num_classes, threshold, settings["threshold"])
     second = first if share_thresholds else _threshold(num_classes, threshold, settings["threshold"])
     return (
-        MetaSSLLabeledLoss(num_classes, threshold=first, **{**settings["labeled"], **both, **(labeled or {})}),
-        MetaSSLUnlabeledLoss(num_classes, threshold=second, **{**settings["unlabeled"], **both, **(unlabeled or {})}),
+        MetaSSLLabeledLoss(num_classes, threshold=first, **_merged(settings["labeled"], both, labeled or {})),
+        MetaSSLUnlabeledLoss(num_classes, threshold=second, **_merged(settings["unlabeled"], both, unlabeled or {})),
     )
+
+
+def _merged(settings: Mapping[str, Any], both: Mapping[str, Any], one: Mapping[str, Any]) -> dict[str, Any]:
+    given = {**both, **one}
+    idle = {"delta", "beta", "phi", "order"} & set(given)
+    if idle and "weights" in settings and "weights" not in given:
+        raise ValueError(f"this preset fixes its weights, so {sorted(idle)} would do nothing: pass weights=None, too.")
+    return {**settings, **given}
 
 
 def _threshold(num_classes: int, threshold: str | float, settings: Mapping[str, Any]) -> nn.Module:

@@ -62,7 +62,8 @@ class FlexMatchThreshold(nn.Module):
         sure = (confidence > self.value).to(confidence.dtype)
         confident, present = class_statistics(sure, label, mask, self.num_classes)
         counts = sum_over_ranks(torch.cat([confident, (present - confident).sum()[None]]))
-        self.counts.lerp_(counts.to(self.counts.dtype), 1 - self.keep)
+        move = (1 - self.keep) * (counts.sum() > 0)  # an empty mask says nothing
+        self.counts.add_((counts.to(self.counts.dtype) - self.counts) * move)
         confident, unsure = self.counts[:-1], self.counts[-1]
         share = confident / torch.maximum(confident.max(), unsure).clamp_min(torch.finfo(torch.float32).tiny)
         self.values.copy_(self.value * share / (2 - share))
@@ -127,7 +128,7 @@ class FreeMatchThreshold(nn.Module):
         sums = [(confidence * inside).sum()[None], (probabilities * inside).sum(dim=voxels), inside.sum()[None]]
         statistics = sum_over_ranks(torch.cat(sums))
         means = (statistics[:-1] / statistics[-1].clamp_min(1)).to(self.shares.dtype)
-        move = (1 - self.keep) * (statistics[-1] > 0)  # an empty mask says nothing
+        move = (1 - self.keep) * (statistics[-1] > 0)
         self.overall.add_((means[0] - self.overall) * move)
         self.shares.add_((means[1:] - self.shares) * move)
         self.values.copy_(self.overall * self.shares / self.shares.max())

@@ -8,18 +8,21 @@ import sys
 import torch
 import torch.distributed as dist
 
-from metassl_monai.losses import AdaptiveThreshold
+from metassl_monai import losses
 
 
 def main(rank: int, world_size: int, rendezvous: str, shard: str, output: str) -> None:
-    """Update thresholds twice on this rank's shard."""
+    """Update each threshold that the shard names twice on this rank's part."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world_size)
     data = torch.load(shard, weights_only=True)
-    threshold = AdaptiveThreshold(num_classes=4, keep=0.6, initial=0.5)
-    for _ in range(2):
-        threshold(data["confidence"], data["label"], data["mask"])
-    torch.save(threshold.values, output)
+    states = {}
+    for name, (kind, options) in data["thresholds"].items():
+        threshold = getattr(losses, kind)(**options)
+        for _ in range(2):
+            threshold(data["confidence"], data["label"], data["mask"], data["reference"])
+        states[name] = threshold.state_dict()
+    torch.save(states, output)
     dist.destroy_process_group()
 
 

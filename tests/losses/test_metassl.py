@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from metassl_monai.losses import AdaptiveThreshold, FixedThreshold, MetaSSLLabeledLoss, MetaSSLUnlabeledLoss
+from metassl_monai.losses import (
+    AdaptiveThreshold,
+    CrossEntropyDiceLoss,
+    FixedThreshold,
+    MetaSSLLabeledLoss,
+    MetaSSLUnlabeledLoss,
+)
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
 shapes = st.sampled_from([(1, 3, 4), (2, 3, 3), (2, 2, 3, 2), (1, 3, 2, 3)])  # batch, 2D or 3D
@@ -81,6 +87,11 @@ class SlowMetaSSL:
     normalization: str = "total"
     confidence: str = "probability"
     mode: str = "quad"
+    weights: tuple[float, ...] | None = None  # of UC, US, DC, DS
+    judge: str = "reference"
+    discrepancy: str = "annotation"
+    dice_term: bool = True
+    y_judge: list[int] = field(default_factory=list)
     regions: list[str] = field(default_factory=list)
 
     def __call__(
@@ -95,19 +106,23 @@ class SlowMetaSSL:
         every = range(len(p))
         inside = [x for x in every if mask is None or numbers_of(mask)[x]]
         y_ref = [v.index(max(v)) for v in q] if label is None else [int(v) for v in numbers_of(label)]
-        if target is None:
-            supervision, other = y_ref, [v.index(max(v)) for v in p]
-        else:
-            supervision = other = [int(v) for v in numbers_of(target)]
-        kappa = [slow_confidence(self.confidence, q[x], y_ref[x]) for x in every]
-        self.update(kappa, y_ref, inside)
-        self.regions = [self.region(y_ref[x], other[x], kappa[x]) for x in every]
-        ranks = RANKS[self.mode, self.labeled]
-        weight = [slow_phi(self.phi, ranks[r] * self.delta, self.beta) for r in self.regions]
+        own = [v.index(max(v)) for v in p]
+        judge, self.y_judge, partner = (p, own, y_ref) if self.judge == "self" else (q, y_ref, own)
+        supervision = y_ref if target is None else [int(v) for v in numbers_of(target)]
+        other = partner if target is None or self.discrepancy == "pair" else supervision
+        kappa = [slow_confidence(self.confidence, judge[x], self.y_judge[x]) for x in every]
+        self.update(kappa, self.y_judge, inside)
+        self.regions = [self.region(self.y_judge[x], other[x], kappa[x]) for x in every]
+        weight = [self.weight(r) for r in self.regions]
         loss = self.cross_entropy(p, supervision, weight, inside)
-        if self.labeled:
+        if self.labeled and self.dice_term:
             loss += self.dice(p, supervision, weight, inside)
         return self.scale * loss
+
+    def weight(self, region: str) -> float:
+        if self.weights is not None:
+            return self.weights[["UC", "US", "DC", "DS"].index(region)]
+        return slow_phi(self.phi, RANKS[self.mode, self.labeled][region] * self.delta, self.beta)
 
     def update(self, kappa: list[float], y_ref: list[int], inside: list[int]) -> None:
         for c in range(len(self.thresholds)):
@@ -150,6 +165,7 @@ def compare(labeled: bool, seed: int, classes: int, shape: tuple[int, ...], opti
     keep, initial = options.pop("keep"), options.pop("initial")
     threshold = FixedThreshold(initial) if keep is None else AdaptiveThreshold(classes, keep=keep, initial=initial)
     loss = (MetaSSLLabeledLoss if labeled else MetaSSLUnlabeledLoss)(classes, threshold=threshold, **options)
+    options["dice_term"] = options.pop("dice", True)
     slow = SlowMetaSSL(labeled, keep=keep, thresholds=[initial] * classes, **options)
     random = torch.Generator().manual_seed(seed)
     batch, *spatial = shape
@@ -183,6 +199,9 @@ def compare(labeled: bool, seed: int, classes: int, shape: tuple[int, ...], opti
         inside = arguments.get("mask", torch.ones(batch, 1, *spatial)).flatten().tolist()
         counts = [sum(r == name and bool(m) for r, m in zip(slow.regions, inside, strict=True)) for name in names]
         assert loss.region_counts.tolist() == counts
+        voxels = list(zip(slow.regions, slow.y_judge, inside, strict=True))
+        counts = [sum(r == name and y != 0 and bool(m) for r, y, m in voxels) for name in names]
+        assert loss.foreground_counts.tolist() == counts
         if keep is not None:
             assert threshold.values.tolist() == pytest.approx(slow.thresholds, abs=1e-6)
 
@@ -209,10 +228,19 @@ def test_unlabeled_equals_the_loop(seed, classes, shape, options):
     compare(False, seed, classes, shape, options)
 
 
-@given(seed=st.integers(0, 2**31), classes=st.integers(2, 8), shape=shapes, options=option_sets)
+labeled_sets = st.fixed_dictionaries(
+    {
+        "judge": st.sampled_from(["reference", "self"]),
+        "discrepancy": st.sampled_from(["annotation", "pair"]),
+        "dice": st.booleans(),
+    }
+)
+
+
+@given(seed=st.integers(0, 2**31), classes=st.integers(2, 8), shape=shapes, options=option_sets, more=labeled_sets)
 @few
-def test_labeled_equals_the_loop(seed, classes, shape, options):
-    compare(True, seed, classes, shape, options)
+def test_labeled_equals_the_loop(seed, classes, shape, options, more):
+    compare(True, seed, classes, shape, {**options, **more})
 
 
 DEFAULTS = {"delta": 0.6, "keep": 0.99, "initial": 0.5, "with_label": False, "with_mask": False}
@@ -225,6 +253,50 @@ def test_bisections_weigh_phi_0_and_phi_delta(labeled, normalization, mode):
     for classes in (2, 4):
         options = {**DEFAULTS, "mode": mode, "normalization": normalization, "initial": 0.7}
         compare(labeled, 5, classes, (2, 3, 4), options)
+
+
+@pytest.mark.parametrize("labeled", [False, True], ids=["unlabeled", "labeled"])
+@pytest.mark.parametrize("normalization", ["total", "region"])
+@pytest.mark.parametrize(
+    ("mode", "weights"),
+    [
+        ("quad", (50.0, 40.0, 0.2048, 6.4)),
+        ("quad", (1.0, 0.0, 0.5, 0.0)),
+        ("confidence", (0.9, 0.2, 7.0, 7.0)),  # what a bisection never assigns has no say
+        ("consistency", (0.9, 7.0, 0.2, 7.0)),
+    ],
+)
+def test_weights_as_they_are_given(labeled, normalization, mode, weights):
+    options = {**DEFAULTS, "mode": mode, "normalization": normalization, "initial": 0.7, "weights": weights}
+    compare(labeled, 5, 4, (2, 3, 4), options)
+
+
+@pytest.mark.parametrize("judge", ["reference", "self"])
+@pytest.mark.parametrize("discrepancy", ["annotation", "pair"])
+@pytest.mark.parametrize("dice", [False, True])
+def test_forms_of_the_labeled_loss(judge, discrepancy, dice):
+    options = {**DEFAULTS, "initial": 0.7, "judge": judge, "discrepancy": discrepancy, "dice": dice}
+    for with_mask in (False, True):
+        compare(True, 9, 3, (2, 3, 4), {**options, "with_mask": with_mask})
+        compare(True, 9, 3, (2, 3, 4), {**options, "with_label": True, "with_mask": with_mask})
+
+
+def test_ramp_and_base_of_the_labeled_loss():
+    """Only the weighted part is ramped, and only where asked; the base stands beside it."""
+    random = torch.Generator().manual_seed(0)
+    input, reference = (torch.randn(2, 3, 4, 4, generator=random, dtype=torch.float64) for _ in range(2))
+    target = torch.randint(0, 3, (2, 1, 4, 4), generator=random)
+    mask = torch.rand(2, 1, 4, 4, generator=random) < 0.5
+
+    def value(ramp: float, **options: Any) -> Tensor:
+        return MetaSSLLabeledLoss(3, scale=2.0, **options)(input, target, reference, mask=mask, ramp=ramp)
+
+    base, plain = CrossEntropyDiceLoss(), value(1.0)
+    beside = base(input, target, mask=mask)
+    torch.testing.assert_close(value(0.3), plain)
+    torch.testing.assert_close(value(0.3, ramped=True), 0.3 * plain)
+    torch.testing.assert_close(value(0.3, base=base), plain + beside)
+    torch.testing.assert_close(value(0.3, ramped=True, base=base), 0.3 * plain + beside)
 
 
 @pytest.mark.parametrize("labeled", [False, True], ids=["unlabeled", "labeled"])
@@ -245,9 +317,26 @@ def test_default_settings_equal_the_loop(labeled, with_label, with_mask):
         ({"confidence": "tcp"}, ["confidence='tcp'", "probability"]),
         ({"mode": "half"}, ["mode='half'", "quad"]),
         ({"order": (0, 1, 2)}, ["order="]),
+        ({"weights": (1, 1, 1)}, ["weights=", "four", "UC, US, DC and DS"]),
+        ({"weights": (1, 1, 1, -1)}, ["weights=", "none negative"]),
+        ({"unanimous": "both", "normalization": "region"}, ["unanimous='both'", "joint", "split", "released"]),
+        ({"unanimous": "split"}, ["unanimous='split'", "normalization='region'"]),
     ],
 )
 def test_unknown_options_are_named(build, options, words):
     with pytest.raises(ValueError, match=words[0]) as error:
         build(3, **options)
+    assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"judge": "partner"}, ["judge='partner'", "reference", "self"]),
+        ({"discrepancy": "target"}, ["discrepancy='target'", "annotation", "pair"]),
+    ],
+)
+def test_unknown_options_of_the_labeled_loss_are_named(options, words):
+    with pytest.raises(ValueError, match=words[0]) as error:
+        MetaSSLLabeledLoss(3, **options)
     assert all(word in str(error.value) for word in words)

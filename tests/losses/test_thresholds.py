@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import metassl_monai
+from metassl_monai import losses
 from metassl_monai.losses import (
     AdaptiveThreshold,
     FixedThreshold,
@@ -28,8 +29,10 @@ from metassl_monai.losses import (
 few = settings(max_examples=25, deadline=None, derandomize=True)
 
 
-def slow_update(old: list[float], keep: float, confidence: Tensor, label: Tensor, mask: Tensor | None) -> list[float]:
-    """Eq. 9-10, voxel by voxel; a class without voxels keeps its threshold."""
+def slow_update(
+    old: list[float], keep: float, confidence: Tensor, label: Tensor, mask: Tensor | None, absent: str = "hold"
+) -> list[float]:
+    """Eq. 9-10, voxel by voxel; a class without voxels keeps its threshold, or loses it as in the released scripts."""
     inside = [True] * label.numel() if mask is None else [bool(m) for m in mask.flatten()]
     new = []
     for c, threshold in enumerate(old):
@@ -38,7 +41,10 @@ def slow_update(old: list[float], keep: float, confidence: Tensor, label: Tensor
             for k, y, m in zip(confidence.flatten().tolist(), label.flatten().tolist(), inside, strict=True)
             if y == c and m
         ]
-        new.append(keep * threshold + (1 - keep) * sum(members) / len(members) if members else threshold)
+        if absent == "decay":
+            new.append(keep * threshold + (1 - keep) * sum(members) / (len(members) + 1))
+        else:
+            new.append(keep * threshold + (1 - keep) * sum(members) / len(members) if members else threshold)
     return new
 
 
@@ -55,19 +61,22 @@ def statistics(seed: int, classes: int, voxels: tuple[int, ...] = (2, 1, 4, 3)) 
     keep=st.sampled_from([0.0, 0.01, 0.5, 0.99, 1.0]),
     initial=st.sampled_from([0.0, 0.5, 0.9]),
     masked=st.booleans(),
+    absent=st.sampled_from(["hold", "decay"]),
+    cap=st.sampled_from([1.0, 0.9, 0.4]),
 )
 @few
-def test_three_updates_equal_the_loop(seed, classes, keep, initial, masked):
-    threshold = AdaptiveThreshold(classes, keep=keep, initial=initial)
+def test_three_updates_equal_the_loop(seed, classes, keep, initial, masked, absent, cap):
+    threshold = AdaptiveThreshold(classes, keep=keep, initial=initial, absent=absent, cap=cap)
     expected = [initial] * classes
     for step in range(3):
         confidence, label, mask = statistics(seed + step, classes)
         mask = mask if masked else None
         used = threshold(confidence, label, mask)
-        expected = slow_update(expected, keep, confidence, label, mask)
+        expected = slow_update(expected, keep, confidence, label, mask, absent)
         assert threshold.values.tolist() == pytest.approx(expected, abs=1e-6)
         assert used.shape == label.shape
-        assert used.flatten().tolist() == pytest.approx([expected[c] for c in label.flatten().tolist()], abs=1e-6)
+        capped = [min(expected[c], cap) for c in label.flatten().tolist()]
+        assert used.flatten().tolist() == pytest.approx(capped, abs=1e-6)
 
 
 def test_absent_class_is_held():
@@ -76,6 +85,22 @@ def test_absent_class_is_held():
         threshold(torch.tensor([0.6, 0.8]), torch.tensor([2, 2]))
     assert threshold.values[:2].tolist() == pytest.approx([0.9, 0.9], abs=1e-7)
     assert threshold.values[2].item() == pytest.approx(0.7 + 0.2 * 0.5**10, abs=1e-6)
+
+
+def test_absent_class_decays_where_asked():
+    threshold = AdaptiveThreshold(3, keep=0.5, initial=0.9, absent="decay")
+    for _ in range(10):
+        threshold(torch.tensor([0.6, 0.8]), torch.tensor([2, 2]))
+    assert threshold.values[:2].tolist() == pytest.approx([0.9 * 0.5**10] * 2, abs=1e-9)
+    assert threshold.values[2].item() == pytest.approx(1.4 / 3 + (0.9 - 1.4 / 3) * 0.5**10, abs=1e-6)
+
+
+def test_a_cap_limits_what_is_used_and_not_what_is_kept():
+    threshold = AdaptiveThreshold(2, keep=0.5, initial=0.95, cap=0.9)
+    label = torch.tensor([0, 1])
+    assert threshold(torch.tensor([1.0, 0.5]), label).tolist() == pytest.approx([0.9, 0.725])
+    assert threshold.values.tolist() == pytest.approx([0.975, 0.725])
+    assert threshold.eval()(torch.tensor([1.0, 0.5]), label).tolist() == pytest.approx([0.9, 0.725])
 
 
 def test_empty_mask_moves_nothing():
@@ -199,22 +224,39 @@ def test_values_outside_zero_to_one_are_named(build, name, value):
         build(value)
 
 
-def test_initial_outside_zero_to_one_is_named():
-    with pytest.raises(ValueError, match=r"initial=1\.5"):
-        AdaptiveThreshold(2, initial=1.5)
+@pytest.mark.parametrize("name", ["initial", "cap"])
+def test_other_numbers_outside_zero_to_one_are_named(name):
+    with pytest.raises(ValueError, match=rf"{name}=1\.5"):
+        AdaptiveThreshold(2, **{name: 1.5})
+
+
+def test_an_unknown_rule_for_absent_classes_is_named_with_the_choices():
+    with pytest.raises(ValueError, match=r"absent='zero' is unknown.*hold.*decay"):
+        AdaptiveThreshold(2, absent="zero")
+
+
+SHARED = {
+    "adaptive": ("AdaptiveThreshold", {"num_classes": 4, "keep": 0.6}),
+    "decaying": ("AdaptiveThreshold", {"num_classes": 4, "keep": 0.5, "initial": 0.9, "absent": "decay", "cap": 0.9}),
+    "flexmatch": ("FlexMatchThreshold", {"num_classes": 4, "value": 0.7, "keep": 0.6}),
+    "freematch": ("FreeMatchThreshold", {"num_classes": 4, "keep": 0.6}),
+}
 
 
 def test_ranks_agree_with_one_process_on_the_whole_batch(tmp_path):
     """Ranks differ in voxels, classes and masks, so a mean of means would be wrong; class 3 is on neither."""
     shards = [statistics(0, 2, (1, 1, 3, 3)), statistics(1, 3, (1, 1, 6, 7))]
     shards[0][1].fill_(0)  # classes 1 and 2 are on rank 1 only
+    random = torch.Generator().manual_seed(2)
+    references = [torch.randn(1, 4, *label.shape[2:], generator=random) for _, label, _ in shards]
     script = Path(__file__).with_name("gloo_rank.py")
     package_root = Path(metassl_monai.__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(package_root), "OMP_NUM_THREADS": "1"}
     processes = []
-    for rank, shard in enumerate(shards):
-        torch.save(dict(zip(("confidence", "label", "mask"), shard, strict=True)), tmp_path / f"shard{rank}.pt")
-        arguments = [f"{tmp_path.as_uri()}/rendezvous", tmp_path / f"shard{rank}.pt", tmp_path / f"values{rank}.pt"]
+    for rank, (shard, reference) in enumerate(zip(shards, references, strict=True)):
+        content = dict(zip(("confidence", "label", "mask"), shard, strict=True))
+        torch.save({**content, "reference": reference, "thresholds": SHARED}, tmp_path / f"shard{rank}.pt")
+        arguments = [f"{tmp_path.as_uri()}/rendezvous", tmp_path / f"shard{rank}.pt", tmp_path / f"states{rank}.pt"]
         command = [sys.executable, str(script), str(rank), "2", *map(str, arguments)]
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     try:
@@ -223,13 +265,18 @@ def test_ranks_agree_with_one_process_on_the_whole_batch(tmp_path):
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], errors
-    first, second = (torch.load(tmp_path / f"values{rank}.pt", weights_only=True) for rank in range(2))
-    assert torch.equal(first, second)
+    first, second = (torch.load(tmp_path / f"states{rank}.pt", weights_only=True) for rank in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
 
-    whole = AdaptiveThreshold(num_classes=4, keep=0.6, initial=0.5)
-    confidence, label, mask = (torch.cat([part.flatten() for part in parts]) for parts in zip(*shards, strict=True))
-    for _ in range(2):
-        whole(confidence, label, mask)
-    torch.testing.assert_close(first, whole.values)
-    assert first[3] == 0.5
-    assert (first[:3] != 0.5).all()
+    whole = [torch.cat([part.flatten(2) for part in parts], dim=2) for parts in zip(*shards, strict=True)]
+    reference = torch.cat([part.flatten(2) for part in references], dim=2)
+    for name, (kind, options) in SHARED.items():
+        threshold = getattr(losses, kind)(**options)
+        untouched = threshold.values.clone()
+        for _ in range(2):
+            threshold(*whole, reference)
+        torch.testing.assert_close(first[name], dict(threshold.state_dict()))
+        assert (threshold.values[:3] != untouched[:3]).all()
+    assert first["adaptive"]["values"][3] == 0.5
+    assert first["decaying"]["values"][3].item() == pytest.approx(0.9 / 4)
+    assert first["flexmatch"]["values"][3] == 0

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from metassl_monai.losses import LABELED_ORDER, UNLABELED_ORDER, Region, RegionWeights
+from metassl_monai.losses import LABELED_ORDER, UNLABELED_ORDER, FixedWeights, Region, RegionWeights
 
 UC, US, DC, DS = Region
 
@@ -98,6 +98,19 @@ def test_weights_are_no_parameters_and_not_checkpointed():
     assert weights().shape == (4,)
     assert not weights().requires_grad
     assert weights.to(torch.float64)().dtype == torch.float64  # a buffer: moves with the module
+
+
+def test_fixed_weights_are_indexed_by_region():
+    weights = FixedWeights((4, 3, 2, 1))
+    assert [weights()[region].item() for region in (UC, US, DC, DS)] == [4, 3, 2, 1]
+    assert weights.state_dict() == {}
+    assert weights.to(torch.float64)().dtype == torch.float64
+
+
+@pytest.mark.parametrize("weights", [(1, 1, 1), (1, 1, 1, 1, 1), (), (1, 1, -0.5, 1)])
+def test_fixed_weights_are_four_and_none_negative(weights):
+    with pytest.raises(ValueError, match="four weights, of UC, US, DC and DS, none negative"):
+        FixedWeights(weights)
 
 
 @pytest.mark.parametrize(
