@@ -36,18 +36,21 @@ def demo(
 
 @app.command()
 def prepare(
-    name: Annotated[str, typer.Argument(help="The data set: acdc.")],
+    name: Annotated[str, typer.Argument(help="The data set: acdc or la.")],
     source: Annotated[Path, typer.Option(help="Folder of the official release.")],
     labeled: Annotated[int, typer.Option(help="Number of labeled subjects.")],
     out: Annotated[Path, typer.Option(help="The datalist to write.")],
     seed: Annotated[
         str, typer.Option(help="'published' takes the papers' subjects in their order; a number draws them.")
     ] = "published",
+    validation: Annotated[
+        int, typer.Option(help="Training cases to hold out, where no validation list was published.")
+    ] = 0,
 ) -> None:
     """Write the datalist of a data set: which cases are labeled, unlabeled, for validation, for test."""
     from metassl_monai.apps.prepare import prepare_datalist
 
-    prepare_datalist(name, source, labeled, out, seed)
+    prepare_datalist(name, source, labeled, out, seed, validation)
 
 
 @app.command()

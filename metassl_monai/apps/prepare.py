@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 
@@ -13,17 +14,28 @@ from .errors import UserError
 __all__ = ["prepare_datalist", "report_problems"]
 
 
-def prepare_datalist(name: str, source: Path, labeled: int, out: Path, seed: str) -> None:
+def prepare_datalist(name: str, source: Path, labeled: int, out: Path, seed: str, validation: int = 0) -> None:
     """Write the datalist of a data set and print what it holds.
 
+    Args:
+        name: one of ``metassl_monai.data.READERS``.
+        source: folder of the release.
+        labeled: number of labeled subjects.
+        out: the datalist to write.
+        seed: ``"published"`` or a number, as text.
+        validation: number of training cases to hold out, for a data set without a published validation list.
+
     Raises:
-        UserError: when the data set or the seed is unknown.
+        UserError: when the data set or the seed is unknown, or the data set has a published validation list.
     """
     if name not in READERS:
         raise UserError(f"no reader for {name!r}: choose one of {', '.join(sorted(READERS))}.")
     if seed != "published" and not seed.isdigit():
         raise UserError(f"--seed {seed}: give 'published' or a number.")
-    datalist = READERS[name](source, labeled, seed if seed == "published" else int(seed))
+    options = {"validation": validation} if validation else {}
+    if not options.keys() <= inspect.signature(READERS[name]).parameters.keys():
+        raise UserError(f"--validation {validation}: {name} has a published validation list; leave the option out.")
+    datalist = READERS[name](source, labeled, seed if seed == "published" else int(seed), **options)
     write_datalist(datalist, out)
     for key, count in datalist["source"]["counts"].items():
         subjects = sorted({item["subject"] for item in datalist[key]})

@@ -9,23 +9,19 @@ patients, of which "1, 3, 7 or 14 labeled" are the first ones of the training li
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import re
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from .datalist import DatalistError
+from .split import Item, divide, published_split
 
 __all__ = ["prepare_acdc"]
 
 LABELS = {"0": "background", "1": "right ventricle", "2": "myocardium", "3": "left ventricle"}
 LAYOUT = "training/patientNNN/patientNNN_frameMM.nii.gz and patientNNN_frameMM_gt.nii.gz"
 FRAME = re.compile(r"patient\d{3}_frame\d{2}\.nii\.gz")
-
-Item = dict[str, str]
 
 
 def prepare_acdc(source: str | os.PathLike[str], labeled: int, seed: int | str = "published") -> dict[str, Any]:
@@ -60,40 +56,12 @@ def prepare_acdc(source: str | os.PathLike[str], labeled: int, seed: int | str =
         'training/patient099/patient099_frame01.nii.gz'
     """
     root = Path(source)
-    split = _published_split()
+    split = published_split("acdc")
     cases = {name: _cases(root, name) for names in split.values() for name in names}
-    present = [name for name in split["train"] if cases[name]]
     if not any(cases.values()):
         raise DatalistError(root, "holds no ACDC patient", f"name the folder that holds {LAYOUT}")
-    chosen = _choose(split["train"] if seed == "published" else present, labeled, seed, root)
-    patients = {
-        "labeled": chosen,
-        "unlabeled": [name for name in split["train"] if name not in chosen],
-        "validation": split["validation"],
-        "test": split["test"],
-    }
-    lists = {key: [item for name in names for item in cases[name]] for key, names in patients.items()}
-    _require_labeled_patients(chosen, cases, root)
-    _require_annotations([item for key in ("labeled", "validation", "test") for item in lists[key]], root)
-    lists["monitor"] = [item for item in lists["unlabeled"] if "label" in item]
-    lists["unlabeled"] = [{key: item[key] for key in item if key != "label"} for item in lists["unlabeled"]]
-    return {
-        "name": "acdc",
-        "labels": dict(LABELS),
-        **lists,
-        "source": {
-            "reader": "acdc",
-            "seed": seed,
-            "counts": {key: len(items) for key, items in lists.items()},
-            "absent": {key: sum(not cases[name] for name in names) for key, names in patients.items()},
-        },
-    }
-
-
-def _published_split() -> dict[str, list[str]]:
-    file = files(__package__) / "splits" / "acdc.json"
-    split = json.loads(file.read_text(encoding="utf-8"))
-    return {key: split[key] for key in ("train", "validation", "test")}
+    lists = divide(split, cases, labeled, seed, root)
+    return {"name": "acdc", "labels": dict(LABELS), **lists, "source": {"reader": "acdc", **lists["source"]}}
 
 
 def _cases(root: Path, patient: str) -> list[Item]:
@@ -101,37 +69,10 @@ def _cases(root: Path, patient: str) -> list[Item]:
     base = Path("training") if (root / "training").is_dir() else Path()
     folder = base / patient
     images = sorted(path.name for path in (root / folder).glob("*.nii.gz") if FRAME.fullmatch(path.name))
-    return [_item(root, folder, name, patient) for name in images]
+    return [_item(folder, name, patient) for name in images]
 
 
-def _item(root: Path, folder: Path, image: str, patient: str) -> Item:
+def _item(folder: Path, image: str, patient: str) -> Item:
     case = image.removesuffix(".nii.gz")
     label = folder / f"{case}_gt.nii.gz"
-    item = {"image": (folder / image).as_posix(), "subject": patient, "case": case}
-    return item | {"label": label.as_posix()} if (root / label).is_file() else item
-
-
-def _choose(patients: list[str], labeled: int, seed: int | str, root: Path) -> list[str]:
-    if not 1 <= labeled <= len(patients):
-        raise DatalistError(
-            root, f"cannot label {labeled} of {len(patients)} training patients", "choose another number of them"
-        )
-    if seed == "published":
-        return patients[:labeled]
-    if not isinstance(seed, int):
-        raise DatalistError(root, f"the seed {seed!r} is not an integer", "give an integer or 'published'")
-    return random.Random(seed).sample(patients, labeled)
-
-
-def _require_labeled_patients(chosen: list[str], cases: dict[str, list[Item]], root: Path) -> None:
-    absent = [name for name in chosen if not cases[name]]
-    if absent:
-        remedy = "add them to the folder or draw among those on disk with an integer seed"
-        raise DatalistError(root, f"lacks the labeled patients {', '.join(absent)}", remedy)
-
-
-def _require_annotations(items: list[Item], root: Path) -> None:
-    for item in items:
-        if "label" not in item:
-            missing = item["image"].replace(".nii.gz", "_gt.nii.gz")
-            raise DatalistError(root / missing, f"the annotation of {item['case']} is missing", "add this file")
+    return {"image": (folder / image).as_posix(), "subject": patient, "case": case, "label": label.as_posix()}

@@ -15,11 +15,14 @@ from monai.transforms import LoadImage
 from tqdm import tqdm
 
 from .datalist import LISTS, DatalistError, datalist_errors, join_inside, parse_json, path_error
+from .label_values import classes_by_value, foreign_values, label_value_mistakes
 
 __all__ = ["Problem", "check_datalist", "check_images"]
 
 NIFTI = (".nii", ".nii.gz")
 AFFINE_TOLERANCE = 1e-3
+
+Classes = dict[int, int]
 
 
 class Problem(NamedTuple):
@@ -48,7 +51,8 @@ def check_datalist(
 
     A file is wrong if it is missing, cannot be read to its end, is neither 2D nor 3D, has NaN or infinite voxels or a
     non-finite or singular affine. A label is also wrong if its shape or affine (tolerance 1e-3) is not the image's,
-    if a value is not an integer or not in ``labels``, and in ``labeled`` if it is all background.
+    if a value is not an integer or stands for none of the ``labels`` (as it is, or by the datalist's ``label_values``),
+    and in ``labeled`` if it is all background.
 
     Args:
         path: the datalist.
@@ -73,7 +77,7 @@ def check_datalist(
     if not os.path.isdir(dataset_dir):
         return [*problems, Problem(os.fspath(dataset_dir), "the folder is missing", "correct `dataset_dir`")]
     cases = _cases(datalist, lists or LISTS) if isinstance(datalist, dict) else []
-    classes = len(datalist["labels"]) if cases and isinstance(datalist.get("labels"), dict) else None
+    classes = _classes(datalist) if cases else None
     for case in tqdm(cases, desc="checking", unit="case", disable=not progress):
         problems += _case_problems(case, dataset_dir, classes)
     return problems
@@ -103,11 +107,19 @@ def _cases(datalist: dict[str, Any], lists: Iterable[str]) -> list[Case]:
     return [case for case in cases.values() if case.image and (case.label or case.image not in labeled)]
 
 
+def _classes(datalist: dict[str, Any]) -> Classes | None:
+    """Return the class of each raw label value; None where the structure, which is checked elsewhere, tells none."""
+    labels = datalist.get("labels")
+    if not isinstance(labels, dict) or not all(map(str.isdecimal, labels)) or any(label_value_mistakes(datalist)):
+        return None
+    return classes_by_value(datalist)
+
+
 def _is_path(value: Any) -> bool:
     return isinstance(value, str) and bool(value) and path_error(value) is None
 
 
-def _case_problems(case: Case, root: str | os.PathLike[str], classes: int | None) -> list[Problem]:
+def _case_problems(case: Case, root: str | os.PathLike[str], classes: Classes | None) -> list[Problem]:
     try:
         image_file = join_inside(root, case.image)
         label_file = join_inside(root, case.label) if case.label else None
@@ -139,8 +151,10 @@ def _load(file: str) -> tuple[MetaTensor | None, list[Problem]]:
     # Damaged bytes make readers raise nearly anything (OSError, EOFError, zlib.error, struct.error, MemoryError, ...),
     # and one damaged file must not hide what is wrong with the others.
     except Exception as error:
-        reason = str(error).strip().splitlines() or [""]
-        cause = f"cannot be read to its end ({type(error).__name__}: {reason[0][:120]})"
+        lines = str(error).strip().splitlines() or [""]
+        # ITK first tells where in its own source, and the reason last.
+        reason = lines[-1 if "ITK" in lines[0] else 0]
+        cause = f"cannot be read to its end ({type(error).__name__}: {reason[:120]})"
         return None, [Problem(file, cause, "the file is damaged or not an image: copy or export it again")]
     return (None, geometry) if geometry else (image, list(_voxel_problems(file, image)))
 
@@ -167,17 +181,28 @@ def _voxel_problems(file: str, image: MetaTensor) -> Iterator[Problem]:
         yield Problem(file, f"{bad} voxels are NaN or infinite", "replace them by finite values or export it again")
 
 
-def _value_problems(label: MetaTensor, file: str, classes: int | None, needs_foreground: bool) -> Iterator[Problem]:
-    voxels = label.as_tensor()
-    if not torch.equal(voxels, voxels.round()):
+def _value_problems(label: MetaTensor, file: str, classes: Classes | None, needs_foreground: bool) -> Iterator[Problem]:
+    voxels = label.numpy()
+    foreign = foreign_values(voxels, classes) if classes else []
+    if not np.array_equal(voxels, voxels.round()):
         yield Problem(file, "label values are not integers", "resample labels with nearest-neighbor interpolation")
-    elif classes is not None and bool(((voxels < 0) | (voxels >= classes)).any()):
-        outside = torch.unique(voxels[(voxels < 0) | (voxels >= classes)]).int().tolist()
-        values = ", ".join(map(str, outside[:5])) + (", ..." if len(outside) > 5 else "")
-        cause = f"label values {values} are not in `labels` (0 to {classes - 1})"
+    elif classes and foreign:
+        values = ", ".join(f"{value:g}" for value in foreign[:5]) + (", ..." if len(foreign) > 5 else "")
+        cause = f"label values {values} are not in {_described(classes)}"
         yield Problem(file, cause, "map them to classes, or add the classes to `labels`")
-    elif needs_foreground and not bool(voxels.any()):
+    elif needs_foreground and not _has_foreground(voxels, classes):
         yield Problem(file, "the label of a labeled case is all background", "annotate it or move it to `unlabeled`")
+
+
+def _described(classes: Classes) -> str:
+    if all(raw == target for raw, target in classes.items()):
+        return f"`labels` (0 to {len(classes) - 1})"
+    return f"`label_values` ({', '.join(map(str, classes))})"
+
+
+def _has_foreground(voxels: np.ndarray, classes: Classes | None) -> bool:
+    background = [raw for raw, target in classes.items() if target == 0] if classes else [0]
+    return not bool(np.isin(voxels, background).all())
 
 
 def _pair_problems(image: MetaTensor, label: MetaTensor, image_file: str, label_file: str) -> Iterator[Problem]:

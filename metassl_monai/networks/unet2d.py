@@ -26,10 +26,14 @@ class UNet2D(nn.Module):
         out_channels: number of classes, background included.
         features: channels of each level, from full resolution down.
         dropout: dropout rate of each level of the encoder, same length as ``features``.
+        decoder_dropout: dropout rate of each level of the decoder, from the deepest up; none by default.
 
     Raises:
-        ValueError: when ``features`` and ``dropout`` differ in length, or the image's sides are no multiples of
-            ``2 ** (levels - 1)``.
+        ValueError: when the lengths do not fit, or the image's sides are no multiples of ``2 ** (levels - 1)``.
+
+    Attributes:
+        encoder: maps images to the list of features of each level, from full resolution down.
+        decoder: maps such a list to logits, so that features can be perturbed in between.
 
     Example::
 
@@ -46,33 +50,61 @@ class UNet2D(nn.Module):
         out_channels: int = 4,
         features: Sequence[int] = (16, 32, 64, 128, 256),
         dropout: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.5),
+        decoder_dropout: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if len(features) != len(dropout):
             raise ValueError(f"features has {len(features)} levels and dropout {len(dropout)}: give one rate a level.")
+        decoder_dropout = [0.0] * (len(features) - 1) if decoder_dropout is None else decoder_dropout
+        if len(features) != len(decoder_dropout) + 1:
+            raise ValueError(f"decoder_dropout has {len(decoder_dropout)} levels, expected {len(features) - 1}.")
+        self.encoder = _Encoder(in_channels, features, dropout)
+        self.decoder = _Decoder(out_channels, features, decoder_dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``."""
+        return self.decoder(self.encoder(x))
+
+
+class _Encoder(nn.Module):
+    def __init__(self, in_channels: int, features: Sequence[int], dropout: Sequence[float]) -> None:
+        super().__init__()
         self.divisor = 2 ** (len(features) - 1)
-        self.encoder = nn.ModuleList(
+        self.blocks = nn.ModuleList(
             _double_convolution(inputs, outputs, rate)
             for inputs, outputs, rate in zip((in_channels, *features[:-1]), features, dropout, strict=True)
         )
         self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the features of each level, from full resolution down."""
+        if x.shape[-1] % self.divisor != 0 or x.shape[-2] % self.divisor != 0:
+            raise ValueError(f"image sides must be multiples of {self.divisor}: resize or pad the images first.")
+        features: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            x = block(x if i == 0 else self.pool(x))
+            features.append(x)
+        return features
+
+
+class _Decoder(nn.Module):
+    def __init__(self, out_channels: int, features: Sequence[int], dropout: Sequence[float]) -> None:
+        super().__init__()
         self.upsample = nn.ModuleList(
             UpSample(2, deep, shallow, mode="nontrainable")
             for deep, shallow in zip(features[:0:-1], features[-2::-1], strict=True)
         )
-        self.decoder = nn.ModuleList(_double_convolution(2 * channels, channels, 0.0) for channels in features[-2::-1])
+        self.blocks = nn.ModuleList(
+            _double_convolution(2 * channels, channels, rate)
+            for channels, rate in zip(features[-2::-1], dropout, strict=True)
+        )
         self.head = nn.Conv2d(features[0], out_channels, kernel_size=3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``."""
-        if x.shape[-1] % self.divisor != 0 or x.shape[-2] % self.divisor != 0:
-            raise ValueError(f"image sides must be multiples of {self.divisor}: resize or pad the images first.")
-        skips: list[Tensor] = []
-        for i, block in enumerate(self.encoder):
-            x = block(x if i == 0 else self.pool(x))
-            skips.append(x)
-        for i, (up, block) in enumerate(zip(self.upsample, self.decoder)):  # noqa: B905 (TorchScript knows no strict)
-            x = block(torch.cat([skips[-2 - i], up(x)], dim=1))
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Map the encoder's features to logits."""
+        x = features[-1]
+        for i, (up, block) in enumerate(zip(self.upsample, self.blocks)):  # noqa: B905 (TorchScript knows no strict)
+            x = block(torch.cat([features[-2 - i], up(x)], dim=1))
         return self.head(x)
 
 

@@ -10,9 +10,14 @@ from .copy_paste import (
     BidirectionalCopyPasteDict,
 )
 from .cutmix import RandCutMix, RandCutMixD, RandCutMixd, RandCutMixDict
+from .relative_crop import RelativeCrop, RelativeCropD, RelativeCropd, RelativeCropDict
 from .views import WeakStrongViews, WeakStrongViewsD, WeakStrongViewsd, WeakStrongViewsDict
 
 __all__ = [
+    "RelativeCrop",
+    "RelativeCropD",
+    "RelativeCropDict",
+    "RelativeCropd",
     "BidirectionalCopyPaste",
     "BidirectionalCopyPasteD",
     "BidirectionalCopyPasteDict",

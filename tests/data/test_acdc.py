@@ -80,7 +80,7 @@ def test_all_patients_labeled(release: Path) -> None:
 
 
 def test_absent_labeled_patient_is_named(release: Path) -> None:
-    with pytest.raises(DatalistError, match="lacks the labeled patients patient021"):
+    with pytest.raises(DatalistError, match="lacks the labeled subjects patient021"):
         prepare_acdc(release, labeled=6)
 
 

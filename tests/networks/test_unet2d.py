@@ -43,8 +43,8 @@ class FromMonai(nn.Module):
     def copy_from(self, network: UNet2D) -> None:
         """Take over weights and statistics in order."""
         theirs = [self.first, *self.down, *(part for up in self.up for part in (up.upsample, up.convs)), self.head]
-        stages = zip(network.upsample, network.decoder, strict=True)
-        ours = [*network.encoder, *(part for stage in stages for part in stage), network.head]
+        stages = zip(network.decoder.upsample, network.decoder.blocks, strict=True)
+        ours = [*network.encoder.blocks, *(part for stage in stages for part in stage), network.decoder.head]
         for target, source in zip(theirs, ours, strict=True):
             values = zip(target.state_dict().values(), source.state_dict().values(), strict=True)
             for old, new in values:
@@ -95,7 +95,7 @@ def test_training_without_dropout_equals_that_of_monai_blocks() -> None:
     assert output.equal(expected)
     output.square().mean().backward()
     expected.square().mean().backward()
-    assert network.encoder[0][0].conv.weight.grad.equal(reference.first.conv_0.conv.weight.grad)
+    assert network.encoder.blocks[0][0].conv.weight.grad.equal(reference.first.conv_0.conv.weight.grad)
 
 
 def rates(module: nn.Module) -> list[float]:
@@ -104,14 +104,14 @@ def rates(module: nn.Module) -> list[float]:
 
 def test_dropout_comes_once_a_level_of_the_encoder_and_nowhere_else() -> None:
     network = UNet2D(1, 4, TINY)
-    assert [rates(first) for first, _ in network.encoder] == [[rate] for rate in RATES]
-    assert all(rates(second) == [] for _, second in network.encoder)
-    assert rates(network.decoder) == rates(network.upsample) == rates(network.head) == []
+    assert [rates(first) for first, _ in network.encoder.blocks] == [[rate] for rate in RATES]
+    assert all(rates(second) == [] for _, second in network.encoder.blocks)
+    assert rates(network.decoder) == []
     assert len(rates(network)) == 5
 
 
 def test_dropout_follows_convolution_norm_and_activation() -> None:
-    order = [type(part) for part in UNet2D(1, 4, TINY).encoder[2][0].modules() if not list(part.children())]
+    order = [type(part) for part in UNet2D(1, 4, TINY).encoder.blocks[2][0].modules() if not list(part.children())]
     assert order == [nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU, nn.Dropout]
 
 

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Raw label values: what a datalist may say of them, and how they become classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metassl_monai.data import DatalistError, map_label_values, validate_datalist
+
+
+def _datalist(label_values: Any) -> dict[str, Any]:
+    item = {"image": "a.nrrd", "label": "b.nrrd", "subject": "a", "case": "a"}
+    empty: dict[str, list[Any]] = {key: [] for key in ("unlabeled", "validation", "test", "monitor")}
+    labels = {"0": "background", "1": "heart", "2": "vessel"}
+    return {"labels": labels, "label_values": label_values, "labeled": [item], **empty}
+
+
+@pytest.mark.parametrize("values", [{"0": 0, "1": 1, "2": 2}, {"-1000": 0, "255": 2, "127": 1, "3": 0}])
+def test_sound_values_pass(values: dict[str, int]) -> None:
+    validate_datalist(_datalist(values), "la.json")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0, 255], "not an object of class numbers"),
+        (None, "not an object of class numbers"),
+        ({"0": 0, "1": 1, "2": "2"}, "not an object of class numbers"),
+        ({"0": 0, "1": True, "2": 2}, "not an object of class numbers"),
+        ({"0": 0, "1.5": 1, "2": 2}, "keys that are not whole numbers: 1.5"),
+        ({"0": 0, "01": 1, "2": 2}, "keys that are not whole numbers: 01"),
+        ({"0": 0, "-": 1, "": 2}, "keys that are not whole numbers: -, "),
+        ({"0": 0, "255": 1}, "leads to 0, 1, but the classes are 0, 1, 2"),
+        ({"0": 0, "1": 1, "2": 2, "3": 3}, "leads to 0, 1, 2, 3, but"),
+        ({}, "leads to , but"),
+    ],
+)
+def test_malformed_values_are_refused(values: Any, message: str) -> None:
+    with pytest.raises(DatalistError, match=message):
+        validate_datalist(_datalist(values), "la.json")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_mapping_may_permute_and_merge(dtype: type) -> None:
+    label = np.array([[0, 1, 2], [100, 2, 1]], dtype)
+    mapped = map_label_values(label, {"0": 0, "1": 2, "2": 1, "100": 2})
+    assert mapped.tolist() == [[0, 2, 1], [2, 1, 2]]
+    assert label.tolist() == [[0, 1, 2], [100, 2, 1]]
+
+
+def test_mapping_of_unknown_values_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"label values 7, 8 are not in `label_values` \(0, 255\)"):
+        map_label_values(np.array([0, 8, 7]), {"0": 0, "255": 1})
+
+
+def test_no_mapping_leaves_the_annotation_alone() -> None:
+    label = np.array([0, 3])
+    assert map_label_values(label, None) is label
