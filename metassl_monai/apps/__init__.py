@@ -3,7 +3,18 @@
 
 from __future__ import annotations
 
+from .command_line import check_command_line, running_config
 from .errors import UserError
-from .preflight import check_command_line, check_data
+from .preflight import check_data, check_inference, check_network, check_volumes
+from .stages import start_from
 
-__all__ = ["UserError", "check_command_line", "check_data"]
+__all__ = [
+    "UserError",
+    "check_command_line",
+    "check_data",
+    "check_inference",
+    "check_network",
+    "check_volumes",
+    "running_config",
+    "start_from",
+]

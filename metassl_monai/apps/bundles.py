@@ -12,8 +12,8 @@ from pathlib import Path
 
 import metassl_monai
 
+from .command_line import check_command_line
 from .errors import UserError
-from .preflight import check_command_line
 
 __all__ = ["bundle_command", "bundle_names", "bundle_path", "config_files", "copy_bundle", "run_bundle", "run_command"]
 
@@ -83,7 +83,7 @@ def run_bundle(run_id: str, configs: Sequence[Path], arguments: Sequence[str] = 
         UserError: with the unknown id, or with the exit status of the command when it fails.
     """
     command = bundle_command(run_id, configs, arguments)
-    # inference.json may need nothing of this package but its networks, so its ids are checked here
+    # MONAI ends in a traceback at an id inside an unknown one before a check of the bundle's own could run
     check_command_line(["monai/bundle/__main__.py", *command[3:]])
     run_command(command)
 

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
-from metassl_monai.data import DatalistError
+from metassl_monai.data import DatalistError, Problem
 
-__all__ = ["UserError", "tell_mistakes", "tell_root_cause"]
+__all__ = ["UserError", "refuse", "refuse_problems", "tell_mistakes", "tell_root_cause"]
+
+_MOST_SHOWN = 20
 
 
 class UserError(SystemExit):
@@ -19,6 +21,28 @@ class UserError(SystemExit):
     A ``SystemExit`` because bundles are run by MONAI, which wraps any ``Exception`` of a config expression into a
     traceback of its own; this passes through.
     """
+
+
+def refuse(messages: Iterable[str]) -> None:
+    """End the program with all messages at once; go on where there is none.
+
+    Raises:
+        UserError: with the first 20 messages and the number of the others.
+    """
+    messages = list(messages)
+    if messages:
+        shown = [f"  {message}" for message in messages[:_MOST_SHOWN]]
+        more = [f"  ... and {len(messages) - _MOST_SHOWN} more"] if len(messages) > _MOST_SHOWN else []
+        raise UserError("\n".join(["Nothing was started:", *shown, *more]))
+
+
+def refuse_problems(problems: Iterable[Problem]) -> None:
+    """End the program with all that is wrong with files; go on where nothing is.
+
+    Raises:
+        UserError: with one line a problem: the file, the cause and the remedy.
+    """
+    refuse(f"{problem.file}: {problem.cause}: {problem.remedy}" for problem in problems)
 
 
 def tell_mistakes(program: Callable[[], None]) -> None:

@@ -11,11 +11,11 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from tqdm import tqdm
 
-from metassl_monai.data import load_datalist, read_datalist
+from metassl_monai.data import check_datalist, check_images, load_datalist, map_label_values, read_datalist
 from metassl_monai.metrics import segmentation_metrics
 from metassl_monai.report import case_rows, write_case_table
 
-from .errors import UserError
+from .errors import UserError, refuse_problems
 
 __all__ = ["evaluate_predictions", "prediction_path"]
 
@@ -36,19 +36,23 @@ def evaluate_predictions(
         The rows of the table, see :func:`metassl_monai.report.case_rows`.
 
     Raises:
-        UserError: when a prediction is missing or its geometry is not that of the annotation.
+        UserError: when a file is damaged, or a prediction is missing or not in the geometry of its annotation.
     """
     if split not in ("validation", "test"):
         raise UserError(f"--split {split}: choose validation or test.")
     items = load_datalist(datalist, split, dataset_dir)
     if not items:
         raise UserError(f"{datalist}: its list {split!r} is empty, so there is nothing to evaluate.")
-    labels = read_datalist(datalist)["labels"]
+    refuse_problems(check_datalist(datalist, dataset_dir, lists=[split], progress=True))
+    files = [prediction_path(item["image"], dataset_dir, predictions) for item in items]
+    refuse_problems(check_images(file for file in files if file.is_file()))
+    content = read_datalist(datalist)
     rows: list[dict[str, Any]] = []
-    for item in tqdm(items, desc="evaluating", unit="case"):
+    for item, file in zip(tqdm(items, desc="evaluating", unit="case"), files, strict=True):
         truth = LoadImage(image_only=True)(item["label"])
-        prediction = _load_prediction(prediction_path(item["image"], dataset_dir, predictions), truth)
-        metrics = segmentation_metrics(prediction.numpy(), truth.numpy(), labels, truth.pixdim.tolist())
+        prediction = _load_prediction(file, truth)
+        classes = map_label_values(truth.numpy(), content.get("label_values"))
+        metrics = segmentation_metrics(prediction.numpy(), classes, content["labels"], truth.pixdim.tolist())
         rows += case_rows(item["case"], item["subject"], metrics)
     about = {"datalist": str(datalist), "split": split, "predictions": str(predictions)}
     write_case_table(rows, out, about=about)

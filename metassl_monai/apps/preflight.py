@@ -1,47 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a bundle checks before it trains: the ids given on the command line, and the data."""
+"""What a bundle checks before it trains or segments: the data and the network."""
 
 from __future__ import annotations
 
-import ast
-import difflib
-import inspect
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import monai.bundle
-from monai.bundle import ConfigParser
-from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+import torch
+from torch import nn
+from tqdm import tqdm
 
-from metassl_monai.data import check_datalist, read_datalist
+from metassl_monai.data import DatalistError, check_datalist, check_images, read_datalist
+from metassl_monai.data.datalist import join_inside, parse_json
 
-from .errors import UserError, tell_root_cause
+from .errors import refuse, refuse_problems
 
-__all__ = ["check_command_line", "check_data", "unknown_ids"]
-
-_MOST_SHOWN = 20
+__all__ = ["check_data", "check_inference", "check_network", "check_volumes"]
 
 
-def check_command_line(argv: Sequence[str] | None = None) -> None:
-    """Stop before anything is written if ``python -m monai.bundle run`` was given an id that no config knows.
-
-    From here on a mistake that the package finds while MONAI builds the run is one message, too.
-
-    Args:
-        argv: the command line, ``sys.argv`` if left out.
-
-    Raises:
-        UserError: with one message that names every unknown id and the nearest known one.
-    """
-    argv = sys.argv if argv is None else argv
-    _refuse(list(unknown_ids(argv)))
-    if _is_monai_bundle(argv):
-        sys.excepthook = tell_root_cause
-
-
-def check_data(datalist: str, dataset_dir: str, lists: Sequence[str], labels: Mapping[str, str]) -> None:
+def check_data(
+    datalist: str, dataset_dir: str, lists: Sequence[str], labels: Mapping[str, str], optional: Sequence[str] = ()
+) -> None:
     """Stop before anything is trained if a file that training uses is missing, damaged or wrong.
 
     Costs one pass over the data.
@@ -49,70 +29,119 @@ def check_data(datalist: str, dataset_dir: str, lists: Sequence[str], labels: Ma
     Args:
         datalist: the datalist file.
         dataset_dir: folder of its images.
-        lists: the lists that the training uses; none may be empty.
+        lists: the lists that the training uses.
         labels: name of each class value, which must be those of the datalist.
+        optional: those of the lists that may be empty.
 
     Raises:
         UserError: with one message that names every file, what is wrong with it, and the remedy.
     """
-    problems = check_datalist(datalist, dataset_dir, lists=lists, progress=True)
-    _refuse([f"{problem.file}: {problem.cause}: {problem.remedy}" for problem in problems])
+    refuse_problems(check_datalist(datalist, dataset_dir, lists=lists, progress=True))
     content = read_datalist(datalist)
     if dict(content["labels"]) != dict(labels):
-        _refuse([f"{datalist}: its labels {content['labels']} are not the config's {labels}: make them equal"])
-    _refuse([f"{datalist}: the list {key!r} is empty: add cases to it" for key in lists if not content[key]])
+        refuse([f"{datalist}: its labels {content['labels']} are not the config's {labels}: make them equal"])
+    empty = [key for key in lists if not content[key] and key not in optional]
+    refuse([f"{datalist}: the list {key!r} is empty: add cases to it" for key in empty])
 
 
-def _refuse(messages: Sequence[str]) -> None:
-    if messages:
-        shown = [f"  {message}" for message in messages[:_MOST_SHOWN]]
-        more = [f"  ... and {len(messages) - _MOST_SHOWN} more"] if len(messages) > _MOST_SHOWN else []
-        raise UserError("\n".join(["Nothing was started:", *shown, *more]))
+def check_inference(ckpt_path: str, dataset_dir: str, datalist: str | None, split: str) -> None:
+    """Stop before any image is listed if the network, the folder, the datalist or the split is not there.
 
+    Any JSON file whose lists hold items with an ``image`` will do as datalist: to segment images, they need no labels.
 
-def unknown_ids(argv: Sequence[str]) -> Iterator[str]:
-    """Yield a message for each ``--id`` of a ``python -m monai.bundle run`` that no config knows.
+    Args:
+        ckpt_path: the network's weights.
+        dataset_dir: folder of the images.
+        datalist: a datalist file; ``None`` where images are found by their names.
+        split: the list of the datalist to segment.
 
-    MONAI accepts any id in silence, so that ``--iteration 100`` would train for the default number of iterations.
-    Programs other than MONAI's command line pass no ids in ``argv`` and are left alone.
+    Raises:
+        UserError: with one message that names all that is missing.
     """
-    if not _is_monai_bundle(argv):
+    messages = []
+    if not Path(ckpt_path).is_file():
+        messages.append(f"no network at {ckpt_path}: train first, or pass --ckpt_path FILE.")
+    if not Path(dataset_dir).is_dir():
+        messages.append(f"no folder {dataset_dir}: pass --dataset_dir FOLDER.")
+    refuse([*messages, *(_split_mistakes(datalist, split, dataset_dir) if datalist else ())])
+
+
+def check_volumes(images: Sequence[str], dataset_dir: str, read: bool = True) -> None:
+    """Stop before anything is segmented if there is no image, or one is damaged or outside the data folder.
+
+    Args:
+        images: the images to segment.
+        dataset_dir: the folder that must hold them; predictions are put into the same sub-folders.
+        read: read every image to its end, which costs one pass over the data.
+
+    Raises:
+        UserError: with one message that names every file, what is wrong with it, and the remedy.
+    """
+    advice = "pass --dataset_dir FOLDER, with --datalist FILE or --image_pattern GLOB."
+    refuse([] if images else [f"no images in {dataset_dir}: {advice}"])
+    refuse(_outside(dataset_dir, (os.path.abspath(image) for image in images)))
+    if read:
+        refuse_problems(check_images(tqdm(images, desc="checking", unit="image")))
+
+
+def check_network(network: nn.Module, ckpt_path: str) -> None:
+    """Stop before anything is segmented if a file does not hold the weights of this very network.
+
+    Args:
+        network: what the config builds.
+        ckpt_path: its weights, a state dict or one under the key ``"model"``, as MONAI's ``CheckpointLoader`` takes it.
+
+    Raises:
+        UserError: with one message that names the first weight that does not fit.
+    """
+    refuse(_weight_mistakes(network, ckpt_path))
+
+
+def _split_mistakes(datalist: str, split: str, dataset_dir: str) -> Iterator[str]:
+    try:
+        content = parse_json(datalist)
+    except DatalistError as error:
+        yield str(error)
         return
-    given = dict(_flags(argv[1:]))
-    if "config_file" not in given:  # named in an args_file, which MONAI reads itself
+    fields = content.items() if isinstance(content, dict) else ()
+    lists = {key: items for key, items in fields if isinstance(items, list)}
+    if not lists.get(split):
+        cause = f"the list {split!r} is empty" if split in lists else f"has no list {split!r}"
+        yield f"{datalist}: {cause}: pass --split {' or '.join(key for key in lists if lists[key])}"
         return
-    parser = ConfigParser()
-    parser.read_config(_literal(given["config_file"]))
-    known = set(parser.get()) | set(inspect.signature(monai.bundle.run).parameters)
-    tracking = given.get("tracking", "")
-    if tracking in DEFAULT_EXP_MGMT_SETTINGS:
-        settings: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS[tracking]
-        known |= set(settings["configs"])
-    elif Path(tracking).is_file():
-        known |= set(ConfigParser.load_config_file(tracking)["configs"])
-    for name in given:
-        parent, _, _ = name.rpartition("::")
-        target = parser[parent] if parent and parent in parser else None
-        # an argument that the config leaves at its default is new to the config but not to its target
-        if name in known or (parent and name in parser) or (isinstance(target, dict) and "_target_" in target):
-            continue
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean --{near[0]}?" if near else "See the ids in the config file."
-        yield f"--{name}: no config id of this name. {hint}"
+    images = [item["image"] for item in lists[split] if isinstance(item, dict) and isinstance(item.get("image"), str)]
+    if len(images) < len(lists[split]):
+        yield f"{datalist}: an item of {split!r} has no `image`: give each the path of one"
+        return
+    yield from _outside(dataset_dir, images)
+    # MONAI's reader of datalists leaves a path that is not there unjoined, so that later checks could not name it
+    for path in (os.path.join(dataset_dir, image) for image in images):
+        if not os.path.exists(path):
+            yield f"{path}: the file is missing: add it or take the case out of the datalist"
 
 
-def _is_monai_bundle(argv: Sequence[str]) -> bool:
-    return Path(argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
+def _weight_mistakes(network: nn.Module, ckpt_path: str) -> Iterator[str]:
+    try:
+        content = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+        found = _shapes(content.get("model", content))
+    except Exception as error:  # damaged bytes make torch raise nearly anything
+        yield f"{ckpt_path}: holds no weights of a network ({type(error).__name__}): pass the model.pt of a training"
+        return
+    wanted = _shapes(network.state_dict())
+    for key in {**wanted, **found}:
+        if wanted.get(key) != found.get(key):
+            shapes = f"is {found.get(key, 'absent')}, but {wanted.get(key, 'absent')} in the config's network"
+            yield f"{ckpt_path}: its {key} {shapes}: give the overlays and ids that it was trained with"
+            return
 
 
-def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for i, argument in enumerate(arguments):
-        if argument.startswith("--"):
-            name, equals, value = argument[2:].partition("=")
-            following = arguments[i + 1] if i + 1 < len(arguments) else ""
-            # Fire takes a dash for an underscore
-            yield name.replace("#", "::").replace("-", "_").lstrip("+"), value if equals else following
+def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(weight.shape) for key, weight in state.items()}
 
 
-def _literal(value: str) -> str | list[str]:
-    return ast.literal_eval(value) if value.startswith("[") else value
+def _outside(dataset_dir: str, images: Iterable[str]) -> Iterator[str]:
+    for image in images:
+        try:
+            join_inside(dataset_dir, image)
+        except DatalistError as error:
+            yield str(error)

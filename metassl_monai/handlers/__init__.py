@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ignite handlers: exact resume, statistics, pictures, progress, tracking."""
+"""Ignite handlers: exact resume, statistics, hidden labels, pictures, history, progress, tracking."""
 
 from __future__ import annotations
 
 from .case_table import CaseTable
-from .checkpoint import BestNetwork, TrainingCheckpoint
-from .pictures import TrainingPictures
+from .checkpoint import BestNetwork, LastNetwork, TrainingCheckpoint
+from .hidden_labels import HiddenLabels
+from .history import History
+from .pictures import TrainingCurves, TrainingPictures
 from .progress import RunProgress
+from .region_pictures import RegionPictures
+from .saved_config import SavedConfig
 from .seed import SeedEachEpoch
 from .statistics import TrainingStatistics
 from .tracking import SafeMLFlowHandler
@@ -14,10 +18,16 @@ from .tracking import SafeMLFlowHandler
 __all__ = [
     "BestNetwork",
     "CaseTable",
+    "HiddenLabels",
+    "History",
+    "LastNetwork",
+    "RegionPictures",
     "RunProgress",
     "SafeMLFlowHandler",
+    "SavedConfig",
     "SeedEachEpoch",
     "TrainingCheckpoint",
+    "TrainingCurves",
     "TrainingPictures",
     "TrainingStatistics",
 ]

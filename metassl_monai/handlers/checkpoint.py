@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: the whole state of a run at the end of each epoch, and the best network by validation."""
+"""Checkpoints: the whole state of a run at the end of each epoch, and the best or the last network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from metassl_monai.files import atomic_write
 
-__all__ = ["BestNetwork", "TrainingCheckpoint"]
+__all__ = ["BestNetwork", "LastNetwork", "TrainingCheckpoint"]
 
 _logger = logging.getLogger(__name__)
 _BEST = ("best_metric", "best_metric_epoch")
@@ -121,8 +121,34 @@ class BestNetwork:
     def save(self, engine: Any) -> None:
         """Write the network if this validation was the best so far."""
         if _is_first_rank() and engine.state.best_metric_epoch == engine.state.epoch:
-            with atomic_write(self.path, "wb") as file:
-                torch.save(self.network.state_dict(), file)
+            _save_network(self.network, self.path)
+
+
+class LastNetwork:
+    """Keep the network as the training left it, as a flat state dict: for protocols without validation, and stages.
+
+    Args:
+        path: the file; it appears when the training is complete.
+        network: the network to save, usually ``method.inference_network``.
+    """
+
+    def __init__(self, path: str | Path, network: nn.Module) -> None:
+        self.path = Path(path)
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Register on the ``COMPLETED`` of a trainer."""
+        engine.add_event_handler(Events.COMPLETED, self.save)
+
+    def save(self) -> None:
+        """Write the network."""
+        if _is_first_rank():
+            _save_network(self.network, self.path)
+
+
+def _save_network(network: nn.Module, path: Path) -> None:
+    with atomic_write(path, "wb") as file:
+        torch.save(network.state_dict(), file)
 
 
 def _plain(value: Any) -> int | float:

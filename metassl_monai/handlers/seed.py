@@ -17,7 +17,7 @@ _SEEDS_PER_RANK = 1_000_003
 
 
 class SeedEachEpoch:
-    """Reseed Python, NumPy, torch and the transforms of a paired loader from ``seed``, epoch and rank.
+    """Reseed Python, NumPy, torch and the transforms of loader and method from ``seed``, epoch and rank.
 
     Give it before every handler that draws random numbers when an epoch starts. Loaders must not use
     ``persistent_workers``, whose transforms cannot be reached from here.
@@ -40,7 +40,7 @@ class SeedEachEpoch:
         """Register on ``EPOCH_STARTED``."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Any) -> None:
         """Reseed everything for the epoch that starts."""
         rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
         seed = self.seed + engine.state.epoch + rank * _SEEDS_PER_RANK
@@ -48,3 +48,4 @@ class SeedEachEpoch:
         self.data_loader.set_epoch(engine.state.epoch)
         for loader in self.data_loader.streams.values():
             set_rnd(loader.dataset, seed=seed)
+        set_rnd(engine.unwrapped_method, seed=seed)  # a method that mixes images holds a random transform

@@ -17,9 +17,10 @@ __all__ = ["SafeMLFlowHandler"]
 class SafeMLFlowHandler(MLFlowHandler):
     """MONAI's ``MLFlowHandler``, whose failures are one warning: a lost server costs the tracking, not the training.
 
-    After the first failure nothing more is sent. Arguments are those of ``monai.handlers.MLFlowHandler``. A request is
-    tried three times, unless ``MLFLOW_HTTP_REQUEST_MAX_RETRIES`` says otherwise: MLflow's own eight tries would hold
-    the training up for minutes.
+    After the first failure nothing more is sent. Arguments are those of ``monai.handlers.MLFlowHandler``. Artifacts
+    that are files are sent when the run starts, too, so that an interrupted run has its config. A request is tried
+    three times, unless ``MLFLOW_HTTP_REQUEST_MAX_RETRIES`` says otherwise: MLflow's own eight tries would hold the
+    training up for minutes.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -33,8 +34,9 @@ class SafeMLFlowHandler(MLFlowHandler):
             super().attach(engine)
 
     def start(self, engine: Engine) -> None:
-        """Open the run."""
+        """Open the run and send the files that are there already."""
         self._guard(super().start, engine)
+        self._guard(self._send_files)
 
     def epoch_completed(self, engine: Engine) -> None:
         """Send the metrics of an epoch."""
@@ -51,6 +53,12 @@ class SafeMLFlowHandler(MLFlowHandler):
     def close(self) -> None:
         """Close the run."""
         self._guard(super().close)
+
+    def _send_files(self) -> None:
+        run: Any = self.cur_run
+        for path in self.artifacts:
+            if path and os.path.isfile(path):
+                self.client.log_artifact(run.info.run_id, path)
 
     def _guard(self, call: Callable, *args: Any, **kwargs: Any) -> None:
         if self.failed:

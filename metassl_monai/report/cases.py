@@ -35,8 +35,9 @@ def case_rows(case: str, subject: str, metrics: Mapping[str, Mapping[str, float]
         metrics: What :func:`metassl_monai.metrics.segmentation_metrics` returns.
 
     Returns:
-        A row a structure, then one with ``structure="mean"``: each metric's mean over the structures whose value is
-        not NaN, NaN where all are.
+        A row a structure, then one with ``structure="mean"``: each metric's mean over the structures. A structure that
+        is in neither mask (all its metrics are NaN) is left out. Where any other structure has no value, such as a
+        distance to a structure that was missed, the mean is NaN: to leave that one out would reward missing it.
 
     Raises:
         ValueError: A structure is itself called ``"mean"``.
@@ -48,7 +49,9 @@ def case_rows(case: str, subject: str, metrics: Mapping[str, Mapping[str, float]
     if "mean" in metrics:
         raise ValueError(f"case {case!r} has a structure called 'mean', the name of the mean row: rename it in labels")
     names = dict.fromkeys(name for values in metrics.values() for name in values)
-    mean = {name: _mean(values[name] for values in metrics.values()) for name in names}
+    present = [values for values in metrics.values() if not all(map(math.isnan, values.values()))]
+    # fmean of a NaN is NaN, which the summary counts
+    mean = {name: fmean(values[name] for values in present) if present else math.nan for name in names}
     return [
         {"case": case, "subject": subject, "structure": structure, **values}
         for structure, values in (*metrics.items(), ("mean", mean))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -82,6 +83,23 @@ def test_evaluate_prints_a_table_and_writes_the_cases(phantom, tmp_path):
     assert {row["mean"] for row in summary if row["metric"] == "dice"} == {1.0}
     missing = metassl("evaluate", *arguments, "--predictions", tmp_path)
     assert missing.exit_code == 1
+
+
+@pytest.mark.parametrize("which", ["labels/{}.nii.gz", "predictions/images/{}_seg.nii.gz"])
+def test_evaluate_names_a_damaged_file(which, phantom, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(phantom.parent, data)
+    items = json.loads(phantom.read_text())["validation"]
+    (data / "predictions" / "images").mkdir(parents=True)
+    for item in items:
+        shutil.copy(data / item["label"], data / "predictions" / "images" / f"{item['case']}_seg.nii.gz")
+    damaged = data / which.format(items[0]["case"])
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    arguments = ["--datalist", data / "datalist.json", "--dataset_dir", data, "--predictions", data / "predictions"]
+    result = metassl("evaluate", *arguments, "--out", tmp_path / "scores")
+    assert result.exit_code == 1
+    assert f"{which.format(items[0]['case'])}: cannot be read" in result.output
+    assert not (tmp_path / "scores").exists()
 
 
 @pytest.mark.parametrize(

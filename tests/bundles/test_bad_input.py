@@ -11,10 +11,12 @@ import sys
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 from metassl_monai.apps import UserError
-from metassl_monai.apps.bundles import bundle_path
-from metassl_monai.apps.preflight import unknown_ids
+from metassl_monai.apps.bundles import bundle_command, bundle_path
+from metassl_monai.apps.preflight import check_command_line, unknown_ids
+from metassl_monai.networks import UNet2D
 
 ACDC = "acdc_cardiac_mri_segmentation"
 
@@ -121,25 +123,10 @@ def test_bad_data_stop_a_training_with_one_message(damage, data, workflow, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def bundle_run(arguments, cwd):
-    train = bundle_path(ACDC) / "configs" / "train.json"
+def bundle_run(arguments, cwd, run_id="training", config="train"):
+    command = bundle_command(run_id, [bundle_path(ACDC) / "configs" / f"{config}.json"], arguments)
     return subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-m",
-            "monai.bundle",
-            "run",
-            "training",
-            "--config_file",
-            str(train),
-            *arguments,
-        ],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-W", "ignore", *command[1:]], cwd=cwd, capture_output=True, text=True, check=False
     )
 
 
@@ -163,6 +150,166 @@ def test_a_mistake_deep_in_the_config_is_one_message_too(phantom, tmp_path):
     assert result.returncode != 0
     assert "Traceback" not in result.stderr
     assert "preset='papers' is unknown: choose one of ['paper'," in result.stderr
+
+
+@pytest.mark.parametrize("mistake", [["--iteration", "3"], ["--preset", "papers"]], ids=lambda value: value[0])
+def test_a_refused_run_leaves_nothing_of_its_tracking(mistake, phantom, tmp_path):
+    tracking = ["--tracking", str(bundle_path(ACDC) / "configs" / "tracking.json")]
+    result = bundle_run(["--dataset_dir", str(phantom.parent), "--output_dir", "out", *tracking, *mistake], tmp_path)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    assert mistake[1] in result.stderr or mistake[0] in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def infer(data, workflow, tmp_path):
+    """Initialize an inference with a network of the tiny size; give the message that it is refused with."""
+    network = tmp_path / "model.pt"
+    torch.save(UNet2D(1, 4, features=(4, 8, 16, 32, 64)).state_dict(), network)
+
+    def run(**overrides):
+        ids = {"dataset_dir": str(data), "datalist": str(data / "datalist.json"), "ckpt_path": str(network)}
+        inference = workflow(ACDC, ["inference"], "infer", **{**ids, "split": "labeled", **overrides})
+        try:
+            inference.initialize()
+        except UserError as error:
+            return str(error)
+        return None
+
+    return run
+
+
+def leaves_the_folder(data):
+    (data.parent / "elsewhere.nii.gz").touch()
+    edit_datalist(data, lambda datalist: datalist["labeled"][0].update(image="../elsewhere.nii.gz"))
+
+
+def missing_image(data):
+    (data / "images" / "phantom001.nii.gz").unlink()
+
+
+def no_image_key(data):
+    edit_datalist(data, lambda datalist: datalist["labeled"][0].pop("image"))
+
+
+def no_json(data):
+    (data / "datalist.json").write_text("{")
+
+
+def no_object(data):
+    (data / "datalist.json").write_text("[]")
+
+
+INFERENCE_DAMAGES = {
+    nan_voxels: ("images/phantom001.nii.gz", "NaN"),
+    truncated: ("images/phantom001.nii.gz", "cannot be read"),
+    film: ("images/phantom001.nii.gz", "4D"),
+    missing_image: ("images/phantom001.nii.gz", "the file is missing"),
+    leaves_the_folder: ("elsewhere.nii.gz", "leads out of"),
+    no_datalist: ("datalist.json", "missing"),
+    no_json: ("datalist.json", "is not JSON"),
+    no_object: ("datalist.json", "has no list 'labeled'"),
+    no_image_key: ("datalist.json", "has no `image`"),
+    no_labeled_case: ("datalist.json", "the list 'labeled' is empty"),
+}
+
+
+def refused(message, *parts, tmp_path):
+    assert message is not None
+    for part in ("Nothing was started", *parts):
+        assert part in message
+    assert len(message.splitlines()) == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("damage", INFERENCE_DAMAGES, ids=lambda damage: damage.__name__)
+def test_bad_data_stop_an_inference_with_one_message(damage, data, infer, tmp_path):
+    damage(data)
+    refused(infer(), *INFERENCE_DAMAGES[damage], tmp_path=tmp_path)
+
+
+def no_network(tmp_path):
+    return tmp_path / "nowhere.pt"
+
+
+def no_weights(tmp_path):
+    path = tmp_path / "text.pt"
+    path.write_text("weights")
+    return path
+
+
+def other_width(tmp_path):
+    path = tmp_path / "wide.pt"
+    torch.save({"model": UNet2D(1, 4, features=(8, 16, 32, 64, 128)).state_dict()}, path)
+    return path
+
+
+def whole_run(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"method": {}, "iteration": 4}, path)
+    return path
+
+
+NETWORKS = {
+    no_network: "train first, or pass --ckpt_path FILE",
+    no_weights: "holds no weights of a network",
+    whole_run: "holds no weights of a network",
+    other_width: "in the config's network: give the overlays and ids",
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.__name__)
+def test_a_wrong_network_stops_an_inference_with_one_message(network, infer, tmp_path):
+    path = network(tmp_path)
+    refused(infer(ckpt_path=str(path)), str(path), NETWORKS[network], tmp_path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        ({"split": "validaton"}, ["has no list 'validaton'", "--split labeled or unlabeled or validation or test"]),
+        ({"dataset_dir": "nowhere", "datalist": None}, ["no folder nowhere", "--dataset_dir FOLDER"]),
+        ({"datalist": None, "image_pattern": "*.nrrd"}, ["no images in", "--image_pattern GLOB"]),
+        ({"datalist": None, "image_pattern": "../*.nii.gz"}, ["elsewhere.nii.gz", "leads out of"]),
+    ],
+    ids=["split", "folder", "no image", "outside"],
+)
+def test_a_wrong_choice_of_images_stops_an_inference_with_one_message(overrides, parts, data, infer, tmp_path):
+    shutil.copy(data / "images" / "phantom001.nii.gz", data.parent / "elsewhere.nii.gz")
+    refused(infer(**overrides), *parts, tmp_path=tmp_path)
+
+
+def test_sound_images_pass_and_reading_them_can_be_left_out(data, infer):
+    assert infer() is None
+    assert infer(datalist=None, image_pattern="images/*.nii.gz") is None
+    truncated(data)
+    assert infer(check_data=False) is None
+
+
+def test_the_command_line_of_inference_says_it_without_a_traceback(data, tmp_path):
+    network = tmp_path / "model.pt"
+    torch.save(UNet2D(1, 4, features=(4, 8, 16, 32, 64)).state_dict(), network)
+    truncated(data)
+    arguments = ["--dataset_dir", str(data), "--datalist", str(data / "datalist.json"), "--split", "labeled"]
+    arguments += ["--ckpt_path", str(network), "--features", "[4,8,16,32,64]", "--output_dir", str(tmp_path / "out")]
+    for more, message in (
+        ([], "images/phantom001.nii.gz: cannot be read"),
+        (["--splits", "x"], "Did you mean --split?"),
+    ):
+        result = bundle_run([*arguments, *more], tmp_path, "inference", "inference")
+        assert result.returncode != 0
+        assert "Traceback" not in result.stderr
+        assert message in result.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_ids_of_inference_are_checked():
+    inference = str(bundle_path(ACDC) / "configs" / "inference.json")
+    with pytest.raises(UserError, match="--checkpoint: no config id of this name"):
+        check_command_line(
+            ["monai/bundle/__main__.py", "run", "inference", "--config_file", inference, "--checkpoint", "x"]
+        )
 
 
 def ids(*arguments):

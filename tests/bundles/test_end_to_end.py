@@ -68,7 +68,20 @@ def test_tracking_holds_parameters_metrics_and_pictures(trained):
     assert len(client.get_metric_history(found.info.run_id, "loss")) == 2
     artifacts = {artifact.path for artifact in client.list_artifacts(found.info.run_id)}
     assert "epoch_0002.png" in artifacts
-    assert any(path.startswith("config_") for path in artifacts)
+    (saved,) = (folder / "out").glob("config_*.json")
+    assert [path for path in artifacts if path.startswith("config_")] == [saved.name]
+
+
+def test_the_saved_config_is_the_one_that_ran(trained):
+    folder, data = trained
+    (saved,) = (folder / "out").glob("config_*.json")
+    config = json.loads(saved.read_text())
+    assert config["dataset_dir"] == data[1]
+    assert config["spatial_size"] == [32, 32]
+    assert config["iterations"] == 4
+    assert config["experiment_name"] == BUNDLE
+    assert config["preset"] == "paper"
+    assert config["train"]["handlers"][-1]["_target_"].endswith("SafeMLFlowHandler")
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +132,7 @@ def test_two_processes_train_together(phantom, tmp_path):
     checkpoint = torch.load(tmp_path / "out" / "models" / "checkpoint.pt", weights_only=True)
     assert checkpoint["iteration"] == 4
     assert not any(key.startswith("module.") for key in checkpoint["method"])
+    assert len(list((tmp_path / "out").glob("config_*.json"))) == 1
 
 
 def test_inference_without_a_network_says_so(phantom, tmp_path):

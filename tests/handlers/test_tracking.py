@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ignite.engine import Events
 
-from metassl_monai.handlers import SafeMLFlowHandler, TrainingStatistics
+from metassl_monai.handlers import SafeMLFlowHandler, SavedConfig, TrainingStatistics
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -150,3 +152,27 @@ def test_interrupt_is_not_swallowed(database: str, make_run: Callable, monkeypat
     monkeypatch.setattr(tracking.client, "log_batch", interrupt)
     with pytest.raises(KeyboardInterrupt):
         make_run("supervised", epochs=1, handlers=[TrainingStatistics(), tracking]).train()
+
+
+def test_an_interrupted_run_has_its_config(database: str, make_run: Callable, tmp_path: Path) -> None:
+    saved = SavedConfig(tmp_path / "new" / "config_1.json", {"device": object(), "seed": 3})
+    tracking = handler(database, "with config", artifacts=[str(saved.path), str(tmp_path / "absent")])
+    assert not saved.path.parent.exists()
+
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    run = make_run("supervised", epochs=1, handlers=[saved, tracking])
+    run.trainer.add_event_handler(Events.EPOCH_STARTED, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    config = json.loads(saved.path.read_text())
+    assert config["seed"] == 3
+    assert config["device"].startswith("<object")
+    client, stored = recorded(database, "with config")
+    assert [file.path for file in client.list_artifacts(stored.info.run_id)] == ["config_1.json"]
+
+
+def test_no_config_writes_no_file(make_run: Callable, tmp_path: Path) -> None:
+    make_run("supervised", epochs=1, handlers=[SavedConfig(tmp_path / "config_1.json", None)]).train()
+    assert not (tmp_path / "config_1.json").exists()

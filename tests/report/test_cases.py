@@ -52,14 +52,30 @@ def rendered(summary: list[dict[str, Any]], **options: Any) -> str:
     return console.export_text()
 
 
-def test_case_rows_flatten_and_add_the_mean_without_nan() -> None:
-    metrics = {"RV": {"dice": 0.5, "hd95_mm": NAN}, "LV": {"dice": 0.7, "hd95_mm": 4.0}}
+def test_case_rows_flatten_and_add_the_mean() -> None:
+    metrics = {"RV": {"dice": 0.5, "hd95_mm": 8.0}, "LV": {"dice": 0.7, "hd95_mm": 4.0}}
     rows = case_rows("p1_ed", "p1", metrics)
     assert [row["structure"] for row in rows] == ["RV", "LV", "mean"]
     assert all((row["case"], row["subject"]) == ("p1_ed", "p1") for row in rows)
     assert rows[1] == {"case": "p1_ed", "subject": "p1", "structure": "LV", "dice": 0.7, "hd95_mm": 4.0}
     assert rows[2]["dice"] == pytest.approx(0.6)
-    assert rows[2]["hd95_mm"] == 4.0
+    assert rows[2]["hd95_mm"] == 6.0
+
+
+def test_a_missed_structure_makes_the_mean_distance_nan_and_is_counted() -> None:
+    truth = np.array([[1, 1, 0, 2, 2]])
+    cases = {"found": truth, "missed": np.where(truth == 2, 0, truth)}
+    rows: list[dict[str, Any]] = []
+    for case, prediction in cases.items():
+        # structure 3 is in neither mask, so that it is left out of the mean
+        metrics = segmentation_metrics(prediction, truth, {"1": "LV", "2": "RV", "3": "aorta"}, (1.0, 1.0))
+        rows += case_rows(case, case, metrics)
+    found, missed = (row for row in rows if row["structure"] == "mean")
+    assert (found["dice"], found["hd95_mm"]) == (1.0, 0.0)
+    assert missed["dice"] == 0.5
+    assert math.isnan(missed["hd95_mm"])
+    summary = {row["metric"]: row for row in summarize(rows) if row["structure"] == "mean"}
+    assert (summary["dice"]["nan"], summary["hd95_mm"]["nan"]) == (0, 1)
 
 
 def test_mean_row_is_nan_where_every_structure_is() -> None:

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What MONAI's command line was given: ids that no config knows, and the config that came of it."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+from monai.bundle import ConfigParser
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+
+from .errors import refuse, tell_root_cause
+
+__all__ = ["check_command_line", "running_config", "unknown_ids"]
+
+
+def check_command_line(argv: Sequence[str] | None = None) -> None:
+    """Stop before anything is written if ``python -m monai.bundle run`` was given an id that no config knows.
+
+    From here on a mistake that the package finds while MONAI builds the run is one message, too.
+
+    Args:
+        argv: the command line, ``sys.argv`` if left out.
+
+    Raises:
+        UserError: with one message that names every unknown id and the nearest known one.
+    """
+    argv = sys.argv if argv is None else argv
+    refuse(unknown_ids(argv))
+    if _is_monai_bundle(argv):
+        sys.excepthook = tell_root_cause
+
+
+def running_config() -> Any:
+    """Return the whole config that is being evaluated, for ``$metassl_monai.apps.running_config()`` in a config.
+
+    It is what really runs: all files merged, then the overrides and the tracking settings. MONAI hands expressions no
+    reference to it, so it is taken from the ``ConfigParser`` that is at work up the call stack.
+
+    Returns:
+        The config, ``None`` where none is being evaluated.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        parser = frame.f_locals.get("self")
+        if isinstance(parser, ConfigParser):
+            return parser.get()
+        frame = frame.f_back
+    return None
+
+
+def unknown_ids(argv: Sequence[str]) -> Iterator[str]:
+    """Yield a message for each ``--id`` of a ``python -m monai.bundle run`` that no config knows.
+
+    MONAI accepts any id in silence, so that ``--iteration 100`` would train for the default number of iterations.
+    Programs other than MONAI's command line pass no ids in ``argv`` and are left alone.
+    """
+    if not _is_monai_bundle(argv):
+        return
+    given = dict(_flags(argv[1:]))
+    if "config_file" not in given:  # named in an args_file, which MONAI reads itself
+        return
+    parser = ConfigParser()
+    parser.read_config(_literal(given["config_file"]))
+    known = set(parser.get()) | set(inspect.signature(monai.bundle.run).parameters)
+    tracking = given.get("tracking", "")
+    if tracking in DEFAULT_EXP_MGMT_SETTINGS:
+        settings: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS[tracking]
+        known |= set(settings["configs"])
+    elif Path(tracking).is_file():
+        known |= set(ConfigParser.load_config_file(tracking)["configs"])
+    for name in given:
+        parent, _, _ = name.rpartition("::")
+        target = parser[parent] if parent and parent in parser else None
+        # an argument that the config leaves at its default is new to the config but not to its target
+        if name in known or (parent and name in parser) or (isinstance(target, dict) and "_target_" in target):
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean --{near[0]}?" if near else "See the ids in the config file."
+        yield f"--{name}: no config id of this name. {hint}"
+
+
+def _is_monai_bundle(argv: Sequence[str]) -> bool:
+    return Path(argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
+
+
+def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for i, argument in enumerate(arguments):
+        if argument.startswith("--"):
+            name, equals, value = argument[2:].partition("=")
+            following = arguments[i + 1] if i + 1 < len(arguments) else ""
+            # Fire takes a dash for an underscore
+            yield name.replace("#", "::").replace("-", "_").lstrip("+"), value if equals else following
+
+
+def _literal(value: str) -> str | list[str]:
+    return ast.literal_eval(value) if value.startswith("[") else value
