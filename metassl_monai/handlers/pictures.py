@@ -3,23 +3,34 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from metassl_monai.report import overlay_figure
+from metassl_monai.report import history_figure, overlay_figure, read_history
 
-__all__ = ["TrainingPictures"]
+from .drawing import middle_plane, write_figure
+from .nonfatal import nonfatal
+
+__all__ = ["TrainingCurves", "TrainingPictures"]
+
+_CURVES = {
+    "counts": ("pixels", "voxels of each region a step; UC and US: foreground", "voxels"),
+    "accuracy": ("hidden/*/accuracy", "voxels whose reference is right, by region", "fraction"),
+    "pseudo_labels": ("hidden/*/dice", "pseudo-labels against hidden labels", "Dice"),
+    "thresholds": ("threshold", "thresholds by class", "confidence"),
+}
 
 
 class TrainingPictures:
-    """Draw labeled samples of the last batch of an epoch: image, truth, prediction, region map.
+    """Draw labeled samples of the last batch of an epoch: image, annotation, prediction, region map.
 
-    Volumes are drawn at the middle of their last axis.
+    Volumes are drawn at the middle of their last axis. A method that mixes images makes its regions on the mixtures:
+    the maps are those, beside the images as they were. A picture that cannot be written is a warning.
 
     Args:
         directory: where ``epoch_<n>.png`` is written.
@@ -39,26 +50,54 @@ class TrainingPictures:
     def __call__(self, engine: Any) -> None:
         """Draw and write the picture of this epoch."""
         epoch = engine.state.epoch
-        if epoch % self.interval != 0 and epoch != engine.state.max_epochs:
-            return
+        if epoch % self.interval == 0 or epoch == engine.state.max_epochs:
+            with nonfatal(f"no picture of epoch {epoch}"):
+                self._draw(engine, epoch)
+
+    def _draw(self, engine: Any, epoch: int) -> None:
         output = engine.state.output[: self.samples]
         regions = _labeled_regions(engine.unwrapped_method)
         figure = overlay_figure(
-            [_plane(item["image"][0]) for item in output],
-            [_plane(item["label"][0]) for item in output],
-            [_plane(item["pred"].argmax(dim=0)) for item in output],
-            None if regions is None else [_plane(regions[i, 0]) for i in range(len(output))],
+            [middle_plane(item["image"][0]) for item in output],
+            [middle_plane(item["label"][0]) for item in output],
+            [middle_plane(item["pred"].argmax(dim=0)) for item in output],
+            None if regions is None else [middle_plane(regions[i, 0]) for i in range(len(output))],
             title=f"labeled training samples, epoch {epoch}",
+            truth_name="annotation",
         )
-        self.directory.mkdir(parents=True, exist_ok=True)
-        figure.savefig(self.directory / f"epoch_{epoch:04d}.png", dpi=120)
+        write_figure(figure, self.directory / f"epoch_{epoch:04d}.png")
+
+
+class TrainingCurves:
+    """Draw the history of a training when it ends.
+
+    Where it holds such metrics: ``counts.png`` and ``thresholds.png`` from :class:`TrainingStatistics`,
+    ``accuracy.png`` and ``pseudo_labels.png`` from :class:`HiddenLabels`.
+
+    Args:
+        history: the file that :class:`History` writes; give this handler after that one.
+        directory: where the figures are written.
+    """
+
+    def __init__(self, history: str | Path, directory: str | Path) -> None:
+        self.history = Path(history)
+        self.directory = Path(directory)
+
+    def attach(self, engine: Engine) -> None:
+        """Register on ``COMPLETED``."""
+        engine.add_event_handler(Events.COMPLETED, self.draw)
+
+    def draw(self) -> None:
+        """Draw and write the figures."""
+        with nonfatal(f"no curves of {self.history}"):
+            history = read_history(self.history)
+            for name, (prefix, title, ylabel) in _CURVES.items():
+                if any(fnmatchcase(metric, f"{prefix}*") for metric in history):
+                    write_figure(history_figure(history, prefix, title, ylabel), self.directory / f"{name}.png")
 
 
 def _labeled_regions(method: Any) -> Tensor | None:
-    return next((getattr(loss, "regions", None) for loss in method.labeled_losses.values()), None)
-
-
-def _plane(values: Tensor) -> np.ndarray:
-    if values.ndim == 3:
-        values = values[..., values.shape[-1] // 2]
-    return values.detach().to("cpu", torch.float32).numpy()
+    """Maps of the labeled samples, in their order: a pair may cover a part of them only, and the next one the rest."""
+    maps = [getattr(loss, "regions", None) for loss in method.labeled_losses.values()]
+    known = [regions for regions in maps if regions is not None]
+    return torch.cat(known) if known else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a MetaSSL training looks like from inside: loss terms, region fractions, thresholds."""
+"""What a MetaSSL training looks like from inside: loss terms, regions, thresholds."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class TrainingStatistics:
 
     * ``loss`` and ``loss/<stream>/<pair>``: means over the epoch, as the terms enter the total.
     * ``regions/<stream>/<pair>/<UC|US|DC|DS>``: fraction of the voxels in each region, where the loss has regions.
+    * ``pixels/<stream>/<pair>/<UC|US|DC|DS>``: mean number of voxels a step (MetaSSL, Fig. 9): of UC and US those that
+      the reference does not call background, which would drown the others, of DC and DS all.
     * ``threshold/<stream>/<pair>/<class>``: thresholds at the end of the epoch.
 
     Sums stay on the device until the epoch ends, so that no step waits for them. Give it before the loggers.
@@ -43,6 +45,7 @@ class TrainingStatistics:
         for name, loss in engine.unwrapped_method.named_losses():
             if getattr(loss, "region_counts", None) is not None:
                 self._add(f"regions/{name}", loss.region_counts)
+                self._add(f"foreground/{name}", loss.foreground_counts)
 
     def report(self, engine: Any) -> None:
         """Write the metrics of the epoch."""
@@ -50,15 +53,23 @@ class TrainingStatistics:
         losses = {key: value for key, value in self.sums.items() if key.startswith("loss/")}
         metrics.update({key: value.item() / engine.state.epoch_length for key, value in losses.items()})
         metrics["loss"] = sum(metrics[key] for key in losses)
-        for key, counts in self.sums.items():
-            if key.startswith("regions/"):
-                fractions = (counts / counts.sum().clamp_min(1)).tolist()
-                metrics.update({f"{key}/{region.name}": fractions[region] for region in Region})
         for name, loss in engine.unwrapped_method.named_losses():
+            if f"regions/{name}" in self.sums:
+                metrics.update(self._region_metrics(name, engine.state.epoch_length))
             # a user's own threshold may have no values
             values = getattr(getattr(getattr(loss, "partition", None), "threshold", None), "values", None)
             if isinstance(values, Tensor):
                 metrics.update({f"threshold/{name}/{c}": value for c, value in enumerate(values.tolist())})
+
+    def _region_metrics(self, name: str, steps: int) -> dict[str, float]:
+        counts = self.sums[f"regions/{name}"]
+        fractions = (counts / counts.sum().clamp_min(1)).tolist()
+        every, foreground = (counts / steps).tolist(), (self.sums[f"foreground/{name}"] / steps).tolist()
+        metrics = {f"regions/{name}/{region.name}": fractions[region] for region in Region}
+        for region in Region:
+            shown = foreground if region in (Region.UC, Region.US) else every
+            metrics[f"pixels/{name}/{region.name}"] = shown[region]
+        return metrics
 
     def _add(self, key: str, value: Tensor) -> None:
         self.sums[key] = self.sums[key] + value if key in self.sums else value

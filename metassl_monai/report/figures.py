@@ -3,61 +3,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-__all__ = ["overlay_figure"]
+from .palette import REGION_COLORS, REGION_NAMES, region_colormap, structure_colormap
 
-REGION_NAMES = ("unanimous, confident", "unanimous, suspicious", "discrepant, confident", "discrepant, suspicious")
-_REGION_COLORS = ("#f2f2f2", "#7fbf7b", "#d73027", "#fdae61")
-_STRUCTURE_COLORS = ("#00000000", "#e41a1c", "#4daf4a", "#377eb8", "#984ea3", "#ff7f00", "#ffff33", "#a65628")
+__all__ = ["NO_REGION", "overlay_figure", "quadripartition_figure"]
+
+NO_REGION = 255
+"""Value in a region map of a pixel that no loss looked at; the image shows through there."""
+
+Images = Sequence[np.ndarray]
 
 
 def overlay_figure(
-    images: Sequence[np.ndarray],
-    truths: Sequence[np.ndarray],
-    predictions: Sequence[np.ndarray],
-    regions: Sequence[np.ndarray] | None = None,
+    images: Images,
+    truths: Images,
+    predictions: Images,
+    regions: Images | None = None,
     title: str = "",
+    truth_name: str = "truth",
 ) -> Figure:
     """Draw one row a sample: image, truth, prediction and, where given, the region map.
+
+    With an annotation as truth, this is the view of annotation noise (MetaSSL, Fig. 12).
 
     Args:
         images: gray images, each ``(H, W)``.
         truths: annotated class indices, each ``(H, W)``.
         predictions: predicted class indices, each ``(H, W)``.
-        regions: :class:`~metassl_monai.losses.Region` values, each ``(H, W)``.
+        regions: :class:`~metassl_monai.losses.Region` values, each ``(H, W)``; :data:`NO_REGION` is left blank.
         title: title of the figure.
+        truth_name: heading of the truths.
 
     Returns:
         A figure; ``figure.savefig(path)`` writes it.
     """
-    headings = ["image", "truth", "prediction"] + (["regions"] if regions is not None else [])
+    return _panels(images, {truth_name: truths, "prediction": predictions}, regions, (), title)
+
+
+def quadripartition_figure(
+    images: Images,
+    truths: Images | None,
+    references: Images,
+    predictions: Images,
+    regions: Images | None = None,
+    rows: Sequence[str] = (),
+    title: str = "",
+) -> Figure:
+    """Draw one row a sample or an epoch: what the regions of unlabeled images are made of (MetaSSL, Fig. 8 and 11).
+
+    Args:
+        images: gray images, each ``(H, W)``.
+        truths: hidden annotations, class indices, each ``(H, W)``; None where there are none.
+        references: labels of the reference, each ``(H, W)``.
+        predictions: labels of the prediction, each ``(H, W)``.
+        regions: see :func:`overlay_figure`.
+        rows: what to write beside each row, such as ``"epoch 10"``.
+        title: title of the figure.
+
+    Returns:
+        A figure; ``figure.savefig(path)`` writes it.
+
+    Example::
+
+        >>> import numpy as np
+        >>> from metassl_monai.report import quadripartition_figure
+        >>> zeros = [np.zeros((4, 4))]
+        >>> figure = quadripartition_figure(zeros, zeros, zeros, zeros, zeros)
+        >>> [ax.get_title() for ax in figure.axes]
+        ['image', 'hidden truth', 'reference', 'prediction', 'regions']
+    """
+    columns = {} if truths is None else {"hidden truth": truths}
+    return _panels(images, {**columns, "reference": references, "prediction": predictions}, regions, rows, title)
+
+
+def _panels(
+    images: Images, columns: Mapping[str, Images], regions: Images | None, rows: Sequence[str], title: str
+) -> Figure:
+    headings = ["image", *columns, *(["regions"] if regions is not None else [])]
     figure = Figure(figsize=(2.4 * len(headings), 2.4 * len(images) + 0.7), layout="constrained")
     grid = figure.subplots(len(images), len(headings), squeeze=False)
+    classes = 1 + max(1, *(int(array.max()) for column in columns.values() for array in column))
     for row, axes in enumerate(grid):
         for ax in axes:
             ax.set_axis_off()
             ax.imshow(images[row].T, cmap="gray", origin="lower")
-        _draw_classes(axes[1], truths[row])
-        _draw_classes(axes[2], predictions[row])
+        for ax, column in zip(axes[1:], columns.values(), strict=False):  # the map of regions comes last
+            _draw_classes(ax, column[row], classes)
         if regions is not None:
-            norm = BoundaryNorm(np.arange(5) - 0.5, 4)
-            axes[3].imshow(regions[row].T, cmap=ListedColormap(_REGION_COLORS), norm=norm, origin="lower")
+            _draw_regions(axes[-1], regions[row])
+    for axes, name in zip(grid, rows, strict=False):
+        axes[0].text(-0.05, 0.5, name, transform=axes[0].transAxes, rotation=90, ha="right", va="center", fontsize=9)
     for ax, heading in zip(grid[0], headings, strict=True):
         ax.set_title(heading, fontsize=9)
     if regions is not None:
-        patches = [Patch(color=c, label=name) for c, name in zip(_REGION_COLORS, REGION_NAMES, strict=True)]
+        patches = [Patch(color=REGION_COLORS[name], label=f"{name}: {text}") for name, text in REGION_NAMES.items()]
         figure.legend(handles=patches, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
     figure.suptitle(title, fontsize=10)
     return figure
 
 
-def _draw_classes(ax: Axes, classes: np.ndarray) -> None:
-    colors = ListedColormap(_STRUCTURE_COLORS)
-    ax.imshow(classes.T, cmap=colors, vmin=0, vmax=len(_STRUCTURE_COLORS) - 1, alpha=0.6, origin="lower")
+def _draw_classes(ax: Axes, classes: np.ndarray, count: int) -> None:
+    colors = structure_colormap(count)
+    ax.imshow(classes.T, cmap=colors, norm=_steps(count), alpha=0.6, interpolation="nearest", origin="lower")
+
+
+def _draw_regions(ax: Axes, regions: np.ndarray) -> None:
+    known = np.ma.masked_greater_equal(regions.T, len(REGION_NAMES))
+    norm = _steps(len(REGION_NAMES))
+    ax.imshow(known, cmap=region_colormap(), norm=norm, interpolation="nearest", origin="lower")
+
+
+def _steps(count: int) -> BoundaryNorm:
+    return BoundaryNorm(np.arange(count + 1) - 0.5, count)

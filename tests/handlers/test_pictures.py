@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from metassl_monai.handlers import TrainingPictures, pictures
+from metassl_monai.handlers import History, TrainingCurves, TrainingPictures, TrainingStatistics, pictures
 
 
 @pytest.fixture
@@ -70,6 +70,28 @@ def test_panels_are_the_labeled_samples_of_the_last_batch(make_run: Callable, dr
 def test_number_of_samples_is_honored(make_run: Callable, drawn: list, tmp_path: Path) -> None:
     make_run("supervised", epochs=1, handlers=[TrainingPictures(tmp_path, samples=1)]).train()
     assert [len(part) for part in drawn[0][:4]] == [1, 1, 1, 1]
+
+
+def test_a_picture_that_cannot_be_written_is_a_warning(make_run: Callable, tmp_path: Path, caplog: Any) -> None:
+    (tmp_path / "pictures").write_text("a file where the folder should be")
+    run = make_run("supervised", epochs=2, handlers=[TrainingPictures(tmp_path / "pictures")]).train()
+    assert run.trainer.state.epoch == 2
+    assert [record.levelname for record in caplog.records if "no picture of epoch" in record.message] == ["WARNING"] * 2
+
+
+def test_curves_are_drawn_at_the_end_of_what_the_history_holds(make_run: Callable, tmp_path: Path) -> None:
+    for kind, expected in (("metassl", ["counts.png", "thresholds.png"]), ("own", [])):
+        history, folder = tmp_path / kind / "history.csv", tmp_path / kind / "pictures"
+        folder.mkdir(parents=True)
+        handlers = [TrainingStatistics(), History(history), TrainingCurves(history, folder)]
+        make_run("mean_teacher", kind=kind, epochs=2, folder=kind, handlers=handlers).train()
+        assert sorted(file.name for file in folder.iterdir()) == expected
+        assert all(width(file) > 0 for file in folder.iterdir())
+
+
+def test_curves_without_a_history_are_a_warning(tmp_path: Path, caplog: Any) -> None:
+    TrainingCurves(tmp_path / "history.csv", tmp_path).draw()
+    assert "no curves of" in caplog.text
 
 
 @pytest.mark.parametrize("with_regions", [True, False])

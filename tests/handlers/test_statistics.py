@@ -13,7 +13,7 @@ import torch
 from ignite.engine import Events
 
 from metassl_monai.handlers import TrainingStatistics
-from metassl_monai.losses import FixedThreshold, MetaSSLLabeledLoss, MetaSSLUnlabeledLoss, Region
+from metassl_monai.losses import FixedThreshold, MetaSSLLabeledLoss, MetaSSLUnlabeledLoss, MonitoredLoss, Region
 
 NAMES = {"supervised": ["network"], "mean_teacher": ["network"], "cps": ["network", "second_network"]}
 
@@ -66,6 +66,51 @@ def test_region_fractions_are_those_of_all_voxels_of_the_epoch(name: str, make_r
                 assert fraction == pytest.approx(values.count(region) / len(values), abs=1e-6)
             assert len({round(fraction, 3) for fraction in fractions.values()}) > 1
         assert sum(key.startswith("regions/") for key in found) == 4 * len(epoch["regions"])
+
+
+@pytest.mark.parametrize("name", list(NAMES))
+def test_pixels_are_mean_counts_a_step_of_unanimous_foreground_and_of_all_discrepant_voxels(
+    name: str, make_run: Callable
+) -> None:
+    run = make_run(name, epochs=1, handlers=[TrainingStatistics()])
+    seen: dict[str, int] = defaultdict(int)
+
+    def count(term: str, reference: int) -> Callable:
+        def hook(loss: Any, arguments: Any, _: Any) -> None:
+            labels = arguments[reference].argmax(1).flatten().tolist()
+            for region, label in zip(loss.regions.flatten().tolist(), labels, strict=True):
+                seen[f"{term}/{Region(region).name}"] += region >= 2 or label > 0
+
+        return hook
+
+    for term, loss in run.method.named_losses():
+        loss.register_forward_hook(count(term, 2 if term.startswith("labeled") else 1))
+    metrics = run.train().trainer.state.metrics
+    found = {key.removeprefix("pixels/"): value for key, value in metrics.items() if key.startswith("pixels/")}
+    assert seen
+    assert found == {key: pytest.approx(seen[key] / 3) for key in found}
+    assert {key for key, value in seen.items() if value} <= set(found)
+
+
+@pytest.mark.parametrize("name", list(NAMES))
+def test_monitored_losses_train_as_the_own_ones_and_show_regions_and_thresholds(name: str, make_run: Callable) -> None:
+    runs = {}
+    for kind in ("own", "monitored"):
+        run = make_run(name, kind="own", epochs=2, folder=kind, handlers=[TrainingStatistics()])
+        if kind == "monitored":
+            for losses, metassl in (
+                (run.method.labeled_losses, MetaSSLLabeledLoss),
+                (run.method.unlabeled_losses, MetaSSLUnlabeledLoss),
+            ):
+                for pair, loss in losses.items():
+                    losses[pair] = MonitoredLoss(loss, metassl(3))
+        runs[kind] = run.train()
+    own, monitored = (runs[kind].method.state_dict() for kind in ("own", "monitored"))
+    assert all(torch.equal(value, monitored[key]) for key, value in own.items())
+    found = {key.split("/")[0] for key in runs["monitored"].trainer.state.metrics}
+    assert found == {"loss", "regions", "pixels", "threshold"}
+    moved = [value for key, value in monitored.items() if key.endswith("threshold.values")]
+    assert any((value != 0.5).any() for value in moved)
 
 
 @pytest.mark.parametrize("name", list(NAMES))
