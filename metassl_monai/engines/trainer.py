@@ -144,4 +144,7 @@ def compile_method(method: Method, **kwargs: Any) -> None:
     """Compile each network and each loss of a method in place, which leaves the names in its state dict alone."""
     for child in method.children():
         for module in child.values() if isinstance(child, nn.ModuleDict) else [child]:
-            module.compile(**kwargs)
+            # some methods work between encoder and decoder and never call the network as a whole
+            halves = [getattr(module, name) for name in ("encoder", "decoder") if hasattr(module, name)]
+            for part in (module, *halves):
+                part.compile(**kwargs)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every overlay of every bundle, with MetaSSL and without: who learns from which term, and what else moves."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from metassl_monai.apps.bundles import bundle_names
+from metassl_monai.engines import prepare_streams
+
+BOTH = {"network": {"network"}, "second_network": {"second_network"}}
+AUXILIARY = ("noise", "dropout", "most_active")
+
+# By method: the parts of the method that each pair of each stream trains; a dot goes into a submodule.
+LEARNS: dict[str, dict[str, dict[str, set[str]]]] = {
+    "supervised": {"labeled": {"network": {"network"}}},
+    "full_supervised": {"labeled": {"network": {"network"}}},
+    "mean_teacher": {"labeled": {"network": {"network"}}, "unlabeled": {"network": {"network"}}},
+    "cps": {"labeled": BOTH, "unlabeled": BOTH},
+    "fixmatch": {"labeled": {"weak": {"network"}, "strong": {"network"}}, "unlabeled": {"strong": {"network"}}},
+    "rdrop": {stream: {name: {"network"} for name in ("first", "second")} for stream in ("labeled", "unlabeled")},
+    "cct": {
+        "labeled": {
+            "main": {"network.encoder", "network.decoder"},
+            **{name: {"network.encoder", f"decoders.{name}"} for name in AUXILIARY},
+        },
+        "unlabeled": {name: {"network.encoder", f"decoders.{name}"} for name in AUXILIARY},
+    },
+    "bcp": {stream: {name: {"network"} for name in ("inward", "outward")} for stream in ("labeled", "unlabeled")},
+}
+PARTS = {
+    "cct": ("network.encoder", "network.decoder", *(f"decoders.{name}" for name in AUXILIARY)),
+    "cps": ("network", "second_network"),
+    "mean_teacher": ("network", "teacher"),
+    "bcp": ("network", "teacher"),
+}
+TEACHERS = {"mean_teacher", "bcp"}
+EVERY = list(itertools.product(bundle_names(), LEARNS, (False, True)))
+
+
+def expected_terms(method: str, plain: bool) -> dict[str, set[str]]:
+    terms = {f"{stream}/{name}": parts for stream, pairs in LEARNS[method].items() for name, parts in pairs.items()}
+    if method == "fixmatch" and plain:  # as published: labeled images are seen weakly augmented only
+        del terms["labeled/strong"]
+    return terms
+
+
+def sharpen(method: nn.Module) -> None:
+    """Make every network sure, so that a threshold of 0.95 lets something through and predictions differ."""
+    with torch.no_grad():
+        for name, parameter in method.named_parameters():
+            if "head.weight" in name:
+                parameter.mul_(40)
+
+
+def touched(method: nn.Module, term: torch.Tensor, parts: tuple[str, ...]) -> set[str]:
+    for parameter in method.parameters():
+        parameter.grad = None
+    term.backward(retain_graph=True)
+    return {
+        part
+        for part in parts
+        if any(p.grad is not None and bool(p.grad.ne(0).any()) for p in method.get_submodule(part).parameters())
+    }
+
+
+def thresholds(method: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in method.state_dict().items() if key.endswith("threshold.values")}
+
+
+@pytest.fixture
+def training(workflow):
+    def build(bundle, method, plain, **overrides):
+        built = workflow(bundle, ["train", method, *(["plain"] if plain else [])], **overrides)
+        built.initialize()
+        return built
+
+    return build
+
+
+@pytest.mark.parametrize(("bundle", "method", "plain"), EVERY)
+def test_each_term_trains_what_it_should_and_nothing_else(bundle, method, plain, training):
+    trainer = training(bundle, method, plain).trainer
+    module, parts = trainer.method, PARTS.get(method, ("network",))
+    sharpen(module)
+    module.train()
+    losses, _ = module(prepare_streams(next(iter(trainer.data_loader)), torch.device("cpu")), 10)
+    assert {name: touched(module, term, parts) for name, term in losses.items()} == expected_terms(method, plain)
+
+
+@pytest.mark.parametrize(("bundle", "method", "plain"), EVERY)
+def test_training_moves_what_it_should(bundle, method, plain, training, tmp_path):
+    run = training(bundle, method, plain)
+    trainer = run.trainer
+    before = {key: value.clone() for key, value in trainer.method.state_dict().items()}
+    run.run()
+    assert trainer.state.iteration == 2
+    after = trainer.method.state_dict()
+    for part in PARTS.get(method, ("network",)):
+        assert any(not after[key].equal(before[key]) for key in after if key.startswith(part)), part
+    states = thresholds(trainer.method)
+    assert bool(states) is not plain
+    assert all(not value.equal(before[key]) for key, value in states.items())
+    assert all(torch.isfinite(value) for value in trainer.state.losses.values())
+    exported = torch.load(tmp_path / "out" / "models" / "model.pt", weights_only=True)
+    run.network_def.load_state_dict(exported)
+
+
+@pytest.mark.parametrize(("bundle", "method"), list(itertools.product(bundle_names(), sorted(TEACHERS))))
+def test_teachers_move_by_their_average_only(bundle, method, training, monkeypatch):
+    run = training(bundle, method, False, first_stage=[])  # which would start student and teacher anew
+    module = run.trainer.method
+    monkeypatch.setattr(module, "update", lambda step: None)
+    before = {key: value.clone() for key, value in module.teacher.named_parameters()}
+    student = {key: value.clone() for key, value in module.network.named_parameters()}
+    run.run()
+    assert all(value.equal(before[key]) for key, value in module.teacher.named_parameters())
+    assert any(not value.equal(student[key]) for key, value in module.network.named_parameters())
