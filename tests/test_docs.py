@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/losses.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/losses.md", "docs/methods.md", "docs/monitoring.md"])
 def test_python_examples_run(page, capsys):
     examples = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     assert examples

@@ -129,18 +129,20 @@ class Method(nn.Module):
                 yield f"{stream}/{name}", loss
 
 
-def pair_streams(prediction: Tensor, reference: Tensor, name: str, target: Tensor) -> list[Pair]:
+def pair_streams(
+    prediction: Tensor, reference: Tensor, name: str, target: Tensor, labeled_weight: float = 1.0
+) -> list[Pair]:
     """Split whole-batch logits, labeled samples first, into a labeled and an unlabeled pair."""
     labeled = len(target)
     return [
-        Pair(prediction[:labeled], reference[:labeled], name, target),
+        Pair(prediction[:labeled], reference[:labeled], name, target, weight=labeled_weight),
         Pair(prediction[labeled:], reference[labeled:], name),
     ]
 
 
-def all_images(batch: Batch) -> Tensor:
+def all_images(batch: Batch, key: str = "image") -> Tensor:
     """Images of both streams, labeled first: one forward pass, and batch statistics that mix the two."""
-    return torch.cat([batch["labeled"]["image"], batch["unlabeled"]["image"]])
+    return torch.cat([batch["labeled"][key], batch["unlabeled"][key]])
 
 
 def _by_name(loss: nn.Module | Mapping[str, nn.Module], name: str, stream: str) -> nn.Module:

@@ -10,14 +10,13 @@ __all__ = ["ema_update"]
 
 
 @torch.no_grad()
-def ema_update(teacher: nn.Module, student: nn.Module, step: int, decay: float) -> None:
-    """Move ``teacher`` to ``a * teacher + (1 - a) * student`` with ``a = min(1 - 1 / (step + 1), decay)``.
+def ema_update(teacher: nn.Module, student: nn.Module, keep: float) -> None:
+    """Move ``teacher`` to ``keep * teacher + (1 - keep) * student``.
 
-    The first step copies the student. Buffers (batch statistics) are copied: averaged weights with statistics of their
-    own drift apart. ``torch.optim.swa_utils.AveragedModel`` does the same but keeps its step count on the device,
-    which costs a synchronization each step; the trainer knows the step as a number.
+    Buffers (batch statistics) are copied: averaged weights with statistics of their own drift apart.
+    ``torch.optim.swa_utils.AveragedModel`` does the same but keeps its step count on the device, which costs a
+    synchronization each step; the trainer knows the step as a number.
     """
-    keep = min(1 - 1 / (step + 1), decay)
     torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - keep)
     for old, new in zip(teacher.buffers(), student.buffers(), strict=True):
         old.copy_(new)

@@ -57,5 +57,5 @@ class MeanTeacher(Method):
         return Step(pair_streams(student, teacher, "network", target), {}, student[: len(target)])
 
     def update(self, step: int) -> None:
-        """Move the teacher towards the student."""
-        ema_update(self.teacher, self.network, step, self.decay)
+        """Move the teacher towards the student; the first step copies it."""
+        ema_update(self.teacher, self.network, min(1 - 1 / (step + 1), self.decay))

@@ -11,13 +11,110 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from monai.data import set_rnd
+from torch import Tensor, nn
 
-from metassl_monai.losses import CrossEntropyDiceLoss, PseudoLabelLoss, SoftmaxMSELoss, metassl_losses
-from metassl_monai.methods import CrossPseudoSupervision, MeanTeacher, Method, Supervised
+from metassl_monai.losses import (
+    CrossEntropyDiceLoss,
+    KLDivergenceLoss,
+    PseudoLabelDiceLoss,
+    PseudoLabelLoss,
+    SoftmaxMSELoss,
+    metassl_losses,
+)
+from metassl_monai.methods import (
+    BidirectionalCopyPaste,
+    CopyPastePretraining,
+    CrossConsistencyTraining,
+    CrossPseudoSupervision,
+    FixMatch,
+    MeanTeacher,
+    Method,
+    RDrop,
+    Supervised,
+)
 
 CLASSES = 3
 LABELED, UNLABELED = 2, 3
+# of FixMatch: below the usual 0.95, so that voxels of an untrained network lie on both sides
+SURE = 0.4
+
+Batch = dict[str, dict[str, Tensor]]
+Images = Callable[[Batch, Any], list[Tensor]]
+
+
+class Encoder(nn.Module):
+    """Features of two levels: full and half resolution."""
+
+    def __init__(self, dims: int, batch_norm: bool, dropout: float) -> None:
+        super().__init__()
+        convolution, norm = ((nn.Conv2d, nn.BatchNorm2d), (nn.Conv3d, nn.BatchNorm3d))[dims - 2]
+        # a bias before batch norm has no effect
+        self.first = convolution(1, 4, 3, padding=1, bias=not batch_norm)
+        self.norm = norm(4) if batch_norm else nn.Identity()
+        self.second = convolution(4, 4, 3, stride=2, padding=1)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        fine = F.dropout(self.norm(self.first(x)).tanh(), self.dropout, self.training)
+        return [fine, self.second(fine).tanh()]
+
+
+class Decoder(nn.Module):
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.head = (nn.Conv2d, nn.Conv3d)[dims - 2](8, CLASSES, 3, padding=1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        fine, coarse = features
+        return self.head(torch.cat([fine, F.interpolate(coarse, scale_factor=2.0)], dim=1))
+
+
+class Network(nn.Module):
+    def __init__(self, dims: int, batch_norm: bool, dropout: float) -> None:
+        super().__init__()
+        self.encoder = Encoder(dims, batch_norm, dropout)
+        self.decoder = Decoder(dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.encoder(x))
+
+
+def labeled_images(batch: Batch, mask: Any = None) -> list[Tensor]:
+    return [batch["labeled"]["image"]]
+
+
+def whole_batch(batch: Batch, mask: Any = None) -> list[Tensor]:
+    return [torch.cat([batch["labeled"]["image"], batch["unlabeled"]["image"]])]
+
+
+def weak_then_strong(batch: Batch, mask: Any = None) -> list[Tensor]:
+    strong = torch.cat([batch["labeled"]["image_strong"], batch["unlabeled"]["image_strong"]])
+    return [*whole_batch(batch), strong]
+
+
+def weak_then_unlabeled_strong(batch: Batch, mask: Any = None) -> list[Tensor]:
+    return [*whole_batch(batch), batch["unlabeled"]["image_strong"]]
+
+
+def twice(batch: Batch, mask: Any = None) -> list[Tensor]:
+    return [torch.cat(whole_batch(batch) * 2)]
+
+
+def labeled_in_unlabeled(batch: Batch, mask: Tensor) -> list[Tensor]:
+    """Unlabeled image ``i`` with voxels of labeled image ``i``, counted around, where the mask is set."""
+    mixed = batch["unlabeled"]["image"].clone()
+    for i, inside in enumerate(mask):
+        mixed[i][inside] = batch["labeled"]["image"][i % LABELED][inside]
+    return [mixed]
+
+
+def next_in_own(batch: Batch, mask: Tensor) -> list[Tensor]:
+    mixed = batch["labeled"]["image"].clone()
+    for i, inside in enumerate(mask):
+        mixed[i][inside] = batch["labeled"]["image"][(i + 1) % LABELED][inside]
+    return [mixed]
 
 
 @dataclass(frozen=True)
@@ -25,48 +122,169 @@ class Row:
     """A method with what the uniform tests need to know of it."""
 
     method: type[Method]
-    own_unlabeled: type[nn.Module]
+    own_unlabeled: Callable[[], nn.Module]
     learns: dict[str, set[str]]
-    """By loss term, the children of the method that it trains, and no others."""
+    """By loss term, the submodules that it trains, and no others."""
+    reads: dict[str, set[str]]
+    """By loss term, the images that its gradient reaches."""
+    sees: dict[str, Images]
+    """By network, the images of each forward pass of one step, from the batch and the mask of a mixture."""
     further_networks: tuple[str, ...] = ()
     """Arguments that are networks, beside ``network``."""
+    made: tuple[str, ...] = ()
+    """Learning children that the method makes itself."""
     teachers: tuple[str, ...] = ()
     """Children that follow by moving average."""
-    sees_unlabeled: bool = True
-    """Whether the unlabeled images are in the batch of the labeled ones."""
+    keep: Callable[[int, float], float] = lambda step, decay: decay
+    """Weight of the old teacher at a step."""
+    predicts: str = "network"
+    """The network whose first forward pass gives the logits that a step returns."""
+    random: bool = True
+    """Whether two steps from equal states differ, unless seeded alike."""
     without_noise: dict[str, Any] = field(default_factory=dict)
-    """Arguments that take the randomness away."""
+    """Arguments that keep random noise off the images."""
+    dropout: float = 0.0
+    """Dropout rate of the network."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    unused: frozenset[str] = frozenset()
+    """Losses of the class that these arguments leave unused."""
+    label: str = ""
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """All children that are networks."""
+        return ("network", *self.further_networks, *self.made, *self.teachers)
+
+    @property
+    def learning(self) -> set[str]:
+        """All submodules that learn from some term."""
+        return {name for names in self.learns.values() for name in names}
+
+
+def auxiliary(*names: str) -> dict[str, set[str]]:
+    return {name: {"network.encoder", f"decoders.{name}"} for name in names}
+
+
+PERTURBED = auxiliary("noise", "dropout", "most_active")
+BOTH_IMAGES = {"labeled/image", "unlabeled/image"}
 
 ROWS = [
-    Row(Supervised, PseudoLabelLoss, {"labeled/network": {"network"}}, sees_unlabeled=False),
+    Row(
+        Supervised,
+        PseudoLabelLoss,
+        learns={"labeled/network": {"network"}},
+        reads={"labeled/network": {"labeled/image"}},
+        sees={"network": labeled_images},
+        random=False,
+    ),
     Row(
         MeanTeacher,
         SoftmaxMSELoss,
-        {"labeled/network": {"network"}, "unlabeled/network": {"network"}},
+        learns={"labeled/network": {"network"}, "unlabeled/network": {"network"}},
+        reads={"labeled/network": {"labeled/image"}, "unlabeled/network": {"unlabeled/image"}},
+        sees={"network": whole_batch, "teacher": whole_batch},
         teachers=("teacher",),
+        keep=lambda step, decay: min(1 - 1 / (step + 1), decay),
         without_noise={"noise": 0.0},
     ),
     Row(
         CrossPseudoSupervision,
         PseudoLabelLoss,
-        {
-            "labeled/network": {"network"},
-            "unlabeled/network": {"network"},
-            "labeled/second_network": {"second_network"},
-            "unlabeled/second_network": {"second_network"},
+        learns={
+            f"{stream}/{name}": {name} for stream in ("labeled", "unlabeled") for name in ("network", "second_network")
         },
+        reads={
+            f"{stream}/{name}": {f"{stream}/image"}
+            for stream in ("labeled", "unlabeled")
+            for name in ("network", "second_network")
+        },
+        sees={"network": whole_batch, "second_network": whole_batch},
         further_networks=("second_network",),
+        random=False,
+    ),
+    Row(
+        FixMatch,
+        lambda: PseudoLabelLoss(threshold=SURE),
+        learns={"labeled/weak": {"network"}, "labeled/strong": {"network"}, "unlabeled/strong": {"network"}},
+        reads={
+            "labeled/weak": {"labeled/image"},
+            "labeled/strong": {"labeled/image_strong"},
+            "unlabeled/strong": {"unlabeled/image_strong"},
+        },
+        sees={"network": weak_then_strong},
+        random=False,
+    ),
+    Row(
+        FixMatch,
+        lambda: PseudoLabelLoss(threshold=SURE),
+        learns={"labeled/weak": {"network"}, "unlabeled/strong": {"network"}},
+        reads={"labeled/weak": {"labeled/image"}, "unlabeled/strong": {"unlabeled/image_strong"}},
+        sees={"network": weak_then_unlabeled_strong},
+        random=False,
+        arguments={"labeled_views": "weak"},
+        unused=frozenset({"labeled/strong"}),
+        label="FixMatch-weak",
+    ),
+    Row(
+        RDrop,
+        KLDivergenceLoss,
+        learns={f"{stream}/{name}": {"network"} for stream in ("labeled", "unlabeled") for name in ("first", "second")},
+        reads={
+            f"{stream}/{name}": {f"{stream}/image"}
+            for stream in ("labeled", "unlabeled")
+            for name in ("first", "second")
+        },
+        sees={"network": twice},
+        dropout=0.4,
+    ),
+    Row(
+        CrossConsistencyTraining,
+        SoftmaxMSELoss,
+        learns={
+            "labeled/main": {"network.encoder", "network.decoder"},
+            **{f"labeled/{name}": parts for name, parts in PERTURBED.items()},
+            **{f"unlabeled/{name}": parts for name, parts in PERTURBED.items()},
+        },
+        reads={
+            **{f"labeled/{name}": {"labeled/image"} for name in ("main", *PERTURBED)},
+            **{f"unlabeled/{name}": {"unlabeled/image"} for name in PERTURBED},
+        },
+        sees={"network": whole_batch},
+        made=("decoders",),
+    ),
+    Row(
+        BidirectionalCopyPaste,
+        PseudoLabelDiceLoss,
+        learns={
+            f"{stream}/{name}": {"network"} for stream in ("labeled", "unlabeled") for name in ("inward", "outward")
+        },
+        reads={
+            f"{stream}/{name}": BOTH_IMAGES for stream in ("labeled", "unlabeled") for name in ("inward", "outward")
+        },
+        sees={"network": labeled_in_unlabeled, "teacher": whole_batch},
+        teachers=("teacher",),
+        predicts="teacher",
+    ),
+    Row(
+        CopyPastePretraining,
+        PseudoLabelLoss,
+        learns={"labeled/own": {"network"}, "labeled/next": {"network"}},
+        reads={"labeled/own": {"labeled/image"}, "labeled/next": {"labeled/image"}},
+        sees={"network": next_in_own},
     ),
 ]
 
 
-@pytest.fixture(params=ROWS, ids=lambda row: row.method.__name__)
+def name_of(row: Row) -> str:
+    return row.label or row.method.__name__
+
+
+@pytest.fixture(params=ROWS, ids=name_of)
 def row(request: pytest.FixtureRequest) -> Row:
     return request.param
 
 
-@pytest.fixture(params=[row for row in ROWS if row.teachers], ids=lambda row: row.method.__name__)
+@pytest.fixture(params=[row for row in ROWS if row.teachers], ids=name_of)
 def teacher_row(request: pytest.FixtureRequest) -> Row:
     return request.param
 
@@ -82,17 +300,14 @@ def _seeded() -> None:
 
 
 @pytest.fixture
-def make_network() -> Callable[..., nn.Sequential]:
+def make_network() -> Callable[..., Network]:
     """A small network; every call starts from other weights."""
     seeds = itertools.count()
 
-    def make(batch_norm: bool = True) -> nn.Sequential:
+    def make(batch_norm: bool = True, dropout: float = 0.0, dims: int = 2) -> Network:
         with torch.random.fork_rng():
             torch.manual_seed(next(seeds))
-            norm = nn.BatchNorm2d(4) if batch_norm else nn.Identity()
-            # a bias before batch norm has no effect
-            first = nn.Conv2d(1, 4, 3, padding=1, bias=not batch_norm)
-            return nn.Sequential(first, norm, nn.Tanh(), nn.Conv2d(4, CLASSES, 3, padding=1))
+            return Network(dims, batch_norm, dropout)
 
     return make
 
@@ -115,27 +330,79 @@ def make_method(make_network: Callable, make_losses: Callable) -> Callable[..., 
         given: tuple[Any, Any] | None = None,
         ramp: Callable[[int], float] = lambda step: 0.5,
         batch_norm: bool = True,
+        dims: int = 2,
         **arguments: Any,
     ) -> Method:
-        networks = {name: make_network(batch_norm) for name in ("network", *row.further_networks)}
+        networks = {name: make_network(batch_norm, row.dropout, dims) for name in ("network", *row.further_networks)}
         labeled_loss, unlabeled_loss = given or make_losses(row, kind)
         return row.method(
-            labeled_loss=labeled_loss, unlabeled_loss=unlabeled_loss, ramp=ramp, **networks, **arguments
+            labeled_loss=labeled_loss,
+            unlabeled_loss=unlabeled_loss,
+            ramp=ramp,
+            **networks,
+            **row.arguments,
+            **arguments,
         ).train()
 
     return make
 
 
 @pytest.fixture
-def batch() -> dict[str, dict[str, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    return {
-        "labeled": {
-            "image": torch.randn(LABELED, 1, 8, 8, generator=generator),
-            "label": torch.randint(0, CLASSES, (LABELED, 1, 8, 8), generator=generator).float(),
-        },
-        "unlabeled": {"image": torch.randn(UNLABELED, 1, 8, 8, generator=generator)},
-    }
+def row_of() -> Callable[[str], Row]:
+    """The row of that name, for what is one method's own."""
+    return {name_of(row): row for row in ROWS}.__getitem__
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., Batch]:
+    def make(labeled: int = LABELED, unlabeled: int = UNLABELED, spatial: tuple[int, ...] = (8, 8)) -> Batch:
+        generator = torch.Generator().manual_seed(0)
+        streams = {}
+        for stream, number in (("labeled", labeled), ("unlabeled", unlabeled)):
+            image = torch.randn(number, 1, *spatial, generator=generator)
+            strong = 1.3 * image + 0.3 * torch.randn(number, 1, *spatial, generator=generator)
+            streams[stream] = {"image": image, "image_strong": strong}
+        label = torch.randint(0, CLASSES, (labeled, 1, *spatial), generator=generator)
+        streams["labeled"]["label"] = label.float()
+        return streams
+
+    return make
+
+
+@pytest.fixture
+def batch(make_batch: Callable) -> Batch:
+    return make_batch()
+
+
+@pytest.fixture
+def play() -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
+    """One step of a method, with all that is random seeded as at the start of an epoch."""
+
+    def play(method: Method, batch: Batch, step: int = 0, seed: int = 3) -> tuple[dict[str, Tensor], Tensor]:
+        torch.manual_seed(seed)
+        set_rnd(method, seed)
+        return method(batch, step)
+
+    return play
+
+
+@pytest.fixture
+def images_seen() -> Callable[[Method, tuple[str, ...]], dict[str, list[Tensor]]]:
+    """A record, by network, of the images of each coming forward pass."""
+
+    def record(method: Method, names: tuple[str, ...]) -> dict[str, list[Tensor]]:
+        seen: dict[str, list[Tensor]] = {name: [] for name in names}
+
+        def keep(name: str) -> None:
+            # every way through a network leads through its encoder
+            encoder = method.get_submodule(name).encoder
+            encoder.register_forward_pre_hook(lambda module, inputs: seen[name].append(inputs[0].detach().clone()))
+
+        for name in names:
+            keep(name)
+        return seen
+
+    return record
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is Mean Teacher's own: the noise on the teacher's images."""
+"""What is Mean Teacher's own: the noise on the teacher's images, and a teacher that starts fast."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metassl_monai.methods import MeanTeacher
 
 
 @pytest.fixture
-def images_seen() -> Callable[..., tuple[Tensor, Tensor]]:
+def seen_images() -> Callable[..., tuple[Tensor, Tensor]]:
     """Images that student and teacher see in one step."""
 
     def see(images: Tensor, **arguments: Any) -> tuple[Tensor, Tensor]:
@@ -31,10 +31,10 @@ def images_seen() -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.5])
-def test_teacher_sees_the_images_with_clamped_gaussian_noise(images_seen: Callable, noise: float) -> None:
+def test_teacher_sees_the_images_with_clamped_gaussian_noise(seen_images: Callable, noise: float) -> None:
     torch.manual_seed(0)
     images = torch.zeros(4, 1, 64, 64)
-    student, teacher = images_seen(images, noise=noise)
+    student, teacher = seen_images(images, noise=noise)
     assert student.equal(images)
     assert float(teacher.abs().max()) == pytest.approx(2 * noise)
     # a Gaussian clamped at two standard deviations has 0.9594 of its deviation
@@ -43,12 +43,21 @@ def test_teacher_sees_the_images_with_clamped_gaussian_noise(images_seen: Callab
     assert teacher[0].ne(teacher[1]).any()
 
 
-def test_default_noise_is_that_of_the_papers(images_seen: Callable) -> None:
+def test_default_noise_is_that_of_the_papers(seen_images: Callable) -> None:
     torch.manual_seed(0)
-    _, teacher = images_seen(torch.zeros(4, 1, 64, 64))
+    _, teacher = seen_images(torch.zeros(4, 1, 64, 64))
     assert float(teacher.abs().max()) == pytest.approx(0.2)
 
 
-def test_without_noise_teacher_and_student_see_the_same(images_seen: Callable) -> None:
-    student, teacher = images_seen(torch.randn(3, 1, 8, 8), noise=0.0)
+def test_without_noise_teacher_and_student_see_the_same(seen_images: Callable) -> None:
+    student, teacher = seen_images(torch.randn(3, 1, 8, 8), noise=0.0)
     assert teacher.equal(student)
+
+
+def test_first_update_copies_the_student_whatever_the_teacher_was(shake: Callable) -> None:
+    method = MeanTeacher(nn.Conv2d(1, 2, 1), *metassl_losses(2), ramp=lambda step: 1.0)
+    shake(method.teacher)
+    method.update(0)
+    assert all(
+        new.equal(old) for new, old in zip(method.teacher.parameters(), method.network.parameters(), strict=True)
+    )

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bidirectional copy-paste: learning from mixtures of labeled and unlabeled images (Bai et al., CVPR 2023)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from metassl_monai.transforms import BidirectionalCopyPaste as CopyPaste
+
+from .base import Batch, Method, Pair, Step, all_images
+from .components import largest_components
+from .ema import ema_update
+
+__all__ = ["BidirectionalCopyPaste"]
+
+
+class BidirectionalCopyPaste(Method):
+    """A labeled box in an unlabeled image and the reverse; the teacher sees the images unmixed and labels the mixture.
+
+    The half of the batch with labeled boxes is ``inward``, the other one ``outward``. In each, the labeled voxels make
+    one pair and the unlabeled ones another, apart by masks. Pseudo-labels keep the largest component of each class.
+    Needs a network that was trained before, see :class:`CopyPastePretraining`. The terms are not ramped in the paper:
+    give ``ramp=lambda step: 1.0``.
+
+    Args:
+        network: the student.
+        labeled_loss: see :class:`Method`.
+        unlabeled_loss: see :class:`Method`; :class:`PseudoLabelDiceLoss` is the method's own.
+        ramp: see :class:`Method`.
+        decay: weight of the old teacher, from the first step on.
+        unlabeled_weight: weight of the unlabeled voxels of a mixture.
+        box_fraction: side of the box as a fraction of the image's.
+    """
+
+    names = {"labeled": ("inward", "outward"), "unlabeled": ("inward", "outward")}
+
+    def __init__(
+        self,
+        network: nn.Module,
+        labeled_loss: nn.Module | Mapping[str, nn.Module],
+        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
+        ramp: Callable[[int], float],
+        decay: float = 0.99,
+        unlabeled_weight: float = 0.5,
+        box_fraction: float = 2 / 3,
+    ) -> None:
+        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
+        self.teacher = copy.deepcopy(network).requires_grad_(False)
+        self.decay = decay
+        self.unlabeled_weight = unlabeled_weight
+        self.paste = CopyPaste(box_fraction)
+
+    def pairs(self, batch: Batch, step: int) -> Step:
+        """Judge the student on mixtures by the mixed predictions of the teacher."""
+        target = batch["labeled"]["label"].long()
+        with torch.no_grad():
+            teacher = self.teacher(all_images(batch))
+        labeled, unlabeled = teacher[: len(target)], teacher[len(target) :]
+        labeled_guess, pseudo_label = labeled.max(1, keepdim=True).indices, unlabeled.max(1, keepdim=True).indices
+        pseudo_label = largest_components(pseudo_label, teacher.shape[1])
+        prediction = self.network(self.paste(batch["labeled"]["image"], batch["unlabeled"]["image"]))
+        mask: Any = self.paste.mask
+        reference = self.paste(labeled, unlabeled, randomize=False)
+        label = self.paste(labeled_guess, pseudo_label, randomize=False)
+        mixed_target = self.paste(target, pseudo_label, randomize=False)
+        pairs = []
+        half = (len(mask) + 1) // 2
+        for name, part in (("inward", slice(None, half)), ("outward", slice(half, None))):
+            if len(mask[part]) > 0:  # a last batch of one image has no second half
+                shared = prediction[part], reference[part], name
+                pairs.append(Pair(*shared, mixed_target[part], label[part], mask[part]))
+                pairs.append(Pair(*shared, None, label[part], ~mask[part], self.unlabeled_weight))
+        return Step(pairs, {}, labeled)
+
+    def update(self, step: int) -> None:
+        """Move the teacher towards the student."""
+        ema_update(self.teacher, self.network, self.decay)

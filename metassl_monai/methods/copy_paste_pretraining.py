@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first stage of bidirectional copy-paste: mixtures of labeled images (Bai et al., CVPR 2023, Sec. 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from metassl_monai.transforms import BidirectionalCopyPaste as CopyPaste
+
+from .base import Batch, Method, Pair, Step
+
+__all__ = ["CopyPastePretraining"]
+
+
+class CopyPastePretraining(Method):
+    """One network on labeled images, each mixed with the next one of its batch: a box of it, or all but a box.
+
+    The voxels of the image itself make one pair and those of the next one another, of equal weight. The published stage
+    makes half as many mixtures, all in one direction. The returned prediction is that of the mixtures.
+
+    Args:
+        network: the network.
+        labeled_loss: see :class:`Method`; a MetaSSL loss takes the network's own prediction as reference.
+        unlabeled_loss: not used; an argument so that a config can swap the method alone.
+        ramp: not used.
+        box_fraction: side of the box as a fraction of the image's.
+    """
+
+    names = {"labeled": ("own", "next"), "unlabeled": ()}
+
+    def __init__(
+        self,
+        network: nn.Module,
+        labeled_loss: nn.Module | Mapping[str, nn.Module],
+        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
+        ramp: Callable[[int], float],
+        box_fraction: float = 2 / 3,
+    ) -> None:
+        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
+        self.paste = CopyPaste(box_fraction)
+
+    def pairs(self, batch: Batch, step: int) -> Step:
+        """Judge the prediction on each mixture against the mixed annotations."""
+        image, label = batch["labeled"]["image"], batch["labeled"]["label"]
+        prediction = self.network(self.paste(image.roll(-1, dims=0), image))
+        target = self.paste(label.roll(-1, dims=0), label, randomize=False)
+        mask: Any = self.paste.mask
+        pairs = [
+            Pair(prediction, prediction, "next", target, mask=mask),
+            Pair(prediction, prediction, "own", target, mask=~mask),
+        ]
+        return Step(pairs, {}, prediction)
