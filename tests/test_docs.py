@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/losses.md", "docs/methods.md", "docs/monitoring.md"])
-def test_python_examples_run(page, capsys):
+def test_python_examples_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     examples = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     assert examples
     for example in examples:
@@ -31,14 +32,24 @@ def test_the_readme_opens_with_its_two_commands():
 
 
 def test_the_presets_of_the_documentation_are_those_of_the_code():
-    from metassl_monai.losses import PRESETS
+    from metassl_monai.losses import PRESETS, metassl_losses
 
-    rows = re.findall(
-        r"^\| `(\w+)`[^|]*\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", (ROOT / "docs/losses.md").read_text(), re.M
-    )
+    page = (ROOT / "docs/losses.md").read_text()
+    number = r"([\d.]+)"
+    rows = re.findall(rf"^\| `(\w+)`[^|]*\| {number} \| {number} \| {number} \|", page, re.M)
     written = {name: tuple(map(float, values)) for name, *values in rows}
     coded = {
         name: (preset["labeled"]["delta"], preset["unlabeled"]["delta"], preset["threshold"]["keep"])
         for name, preset in PRESETS.items()
+        if not name.startswith("ref_")
     }
     assert written == coded
+    four = " / ".join([number] * 4)
+    weights = {
+        name: ([float(v) for v in values[:4]], [float(v) for v in values[4:]])
+        for name, *values in re.findall(rf"^\| `(ref_\w+)` \| [^|]+ \| {four} \| {four} \|", page, re.M)
+    }
+    assert set(written) | set(weights) == set(PRESETS)
+    for name, (unlabeled, labeled) in weights.items():
+        for loss, expected in zip(metassl_losses(4, name), (labeled, unlabeled), strict=True):
+            assert (loss.scale * loss.region_weights()).tolist() == pytest.approx(expected, rel=1e-3), name

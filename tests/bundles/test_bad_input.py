@@ -15,7 +15,7 @@ import torch
 
 from metassl_monai.apps import UserError
 from metassl_monai.apps.bundles import bundle_command, bundle_path
-from metassl_monai.apps.preflight import check_command_line, unknown_ids
+from metassl_monai.apps.command_line import check_command_line, unknown_ids
 from metassl_monai.networks import UNet2D
 
 ACDC = "acdc_cardiac_mri_segmentation"
