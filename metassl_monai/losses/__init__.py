@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from .backbone import CrossEntropyDiceLoss, KLDivergenceLoss, PseudoLabelDiceLoss, PseudoLabelLoss, SoftmaxMSELoss
+from .conflict import ConflictPseudoLabelLoss
+from .linear_dice import CrossEntropyLinearDiceLoss, PseudoLabelLinearDiceLoss
 from .metassl import MetaSSLLabeledLoss, MetaSSLUnlabeledLoss
 from .monitored import MonitoredLoss
 from .presets import PRESETS, metassl_losses
+from .rectified import UncertaintyRectifiedLoss
 from .regions import Quadripartition, Region
 from .rival_thresholds import FlexMatchThreshold, FreeMatchThreshold
+from .sharpened import SharpenedMSELoss
 from .thresholds import AdaptiveThreshold, FixedThreshold
 from .weights import LABELED_ORDER, UNLABELED_ORDER, FixedWeights, RegionWeights
 
@@ -17,7 +21,9 @@ __all__ = [
     "PRESETS",
     "UNLABELED_ORDER",
     "AdaptiveThreshold",
+    "ConflictPseudoLabelLoss",
     "CrossEntropyDiceLoss",
+    "CrossEntropyLinearDiceLoss",
     "FixedThreshold",
     "FixedWeights",
     "FlexMatchThreshold",
@@ -27,10 +33,13 @@ __all__ = [
     "MetaSSLUnlabeledLoss",
     "MonitoredLoss",
     "PseudoLabelDiceLoss",
+    "PseudoLabelLinearDiceLoss",
     "PseudoLabelLoss",
     "Quadripartition",
     "Region",
     "RegionWeights",
+    "SharpenedMSELoss",
     "SoftmaxMSELoss",
+    "UncertaintyRectifiedLoss",
     "metassl_losses",
 ]

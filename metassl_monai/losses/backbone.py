@@ -20,6 +20,10 @@ class CrossEntropyDiceLoss(_Loss):
     Equals ``monai.losses.DiceCELoss(softmax=True, to_onehot_y=True, squared_pred=True, batch=True, lambda_dice=0.5,
     lambda_ce=0.5)``, with a mask and without one-hot maps. The reference plays no role.
 
+    Args:
+        scale: factor on both parts; 1.0 adds them up.
+        include_background: count class 0 in the Dice loss. MCF, LUSEG and DualNet leave it out.
+
     Example::
 
         >>> import torch
@@ -28,6 +32,11 @@ class CrossEntropyDiceLoss(_Loss):
         >>> round(CrossEntropyDiceLoss()(logits, target).item(), 3)
         0.647
     """
+
+    def __init__(self, scale: float = 0.5, include_background: bool = True) -> None:
+        super().__init__()
+        self.scale = scale
+        self.include_background = include_background
 
     def forward(
         self,
@@ -42,7 +51,8 @@ class CrossEntropyDiceLoss(_Loss):
         check_shapes(input, target=target, mask=mask)
         cross_entropy = masked_mean(cross_entropy_map(input, target), mask)
         inside = None if mask is None else mask != 0
-        return 0.5 * (cross_entropy + soft_dice(input, target, inside, squared=True))
+        dice = soft_dice(input, target, inside, squared=True, include_background=self.include_background)
+        return self.scale * (cross_entropy + dice)
 
 
 class PseudoLabelLoss(_Loss):

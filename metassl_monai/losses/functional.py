@@ -42,8 +42,14 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     return torch.where(inside, values, 0).sum() / inside.sum().clamp_min(1)
 
 
-def soft_dice(logits: Tensor, target: Tensor, weight: Tensor | None = None, squared: bool = False) -> Tensor:
-    """Soft Dice loss over the whole batch, mean over all classes, background included (MetaSSL, Eq. 8).
+def soft_dice(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    squared: bool = False,
+    include_background: bool = True,
+) -> Tensor:
+    """Soft Dice loss over the whole batch, mean over the classes, by default background included (MetaSSL, Eq. 8).
 
     ``1 - mean_c (2 sum W y p + eps) / (sum W (y + p) + eps)`` with ``p = softmax(logits)`` and ``y`` the target.
 
@@ -52,6 +58,7 @@ def soft_dice(logits: Tensor, target: Tensor, weight: Tensor | None = None, squa
         target: class indices, ``(B, 1, *spatial)``, any dtype.
         weight: weight ``W`` of each voxel, ``(B, 1, *spatial)``; 1 everywhere when None.
         squared: square ``p`` in the denominator, as the backbones' own Dice does.
+        include_background: count class 0 in the mean.
 
     Returns:
         A scalar in [0, 1].
@@ -68,4 +75,4 @@ def soft_dice(logits: Tensor, target: Tensor, weight: Tensor | None = None, squa
         intersection.append((hit * is_class).sum())
         size.append((weight * is_class).sum())
     dice = (2 * torch.stack(intersection) + DICE_SMOOTH) / (torch.stack(size) + denominator_p + DICE_SMOOTH)
-    return 1 - dice.mean()
+    return 1 - (dice if include_background else dice[1:]).mean()

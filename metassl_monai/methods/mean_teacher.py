@@ -7,7 +7,7 @@ import copy
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .base import Batch, Method, Step, all_images, pair_streams
 from .ema import ema_update
@@ -51,10 +51,13 @@ class MeanTeacher(Method):
         images = all_images(batch)
         student = self.network(images)
         with torch.no_grad():
-            noise = (torch.randn_like(images) * self.noise).clamp(-2 * self.noise, 2 * self.noise)
-            teacher = self.teacher(images + noise)
+            teacher = self.teacher(self.noisy(images))
         target = batch["labeled"]["label"]
         return Step(pair_streams(student, teacher, "network", target), {}, student[: len(target)])
+
+    def noisy(self, images: Tensor) -> Tensor:
+        """What the teacher sees of images, ``(B, channels, *spatial)``."""
+        return images + (torch.randn_like(images) * self.noise).clamp(-2 * self.noise, 2 * self.noise)
 
     def update(self, step: int) -> None:
         """Move the teacher towards the student; the first step copies it."""

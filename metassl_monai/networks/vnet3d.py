@@ -130,7 +130,7 @@ class VNet3D(nn.Module):
         super().__init__()
         self.encoder = VNetEncoder(in_channels, features, dropout)
         self.decoder = VNetDecoder(out_channels, features, dropout)
-        self.apply(_initialize)
+        self.apply(kaiming_normal)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(B, in_channels, H, W, D)`` to logits ``(B, out_channels, H, W, D)``."""
@@ -142,6 +142,7 @@ def _stack(in_channels: int, out_channels: int, level: int) -> nn.Sequential:
     return nn.Sequential(*(Convolution(3, channels, out_channels, **STYLE) for channels in inputs))
 
 
-def _initialize(module: nn.Module) -> None:
+def kaiming_normal(module: nn.Module) -> None:
+    """Draw the weights of a 3D convolution, for ``nn.Module.apply``."""
     if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
         nn.init.kaiming_normal_(module.weight)

@@ -20,17 +20,21 @@ from metassl_monai.losses import (
     KLDivergenceLoss,
     PseudoLabelDiceLoss,
     PseudoLabelLoss,
+    SharpenedMSELoss,
     SoftmaxMSELoss,
     metassl_losses,
 )
 from metassl_monai.methods import (
+    ALHVR,
     BidirectionalCopyPaste,
     CopyPastePretraining,
     CrossConsistencyTraining,
     CrossPseudoSupervision,
+    DualNet,
     FixMatch,
     MeanTeacher,
     Method,
+    MutualConsistency,
     RDrop,
     Supervised,
 )
@@ -139,6 +143,8 @@ class Row:
     """Weight of the old teacher at a step."""
     predicts: str = "network"
     """The network whose first forward pass gives the logits that a step returns."""
+    mean_of_two: bool = False
+    """Whether both networks answer together in inference."""
     random: bool = True
     """Whether two steps from equal states differ, unless seeded alike."""
     without_noise: dict[str, Any] = field(default_factory=dict)
@@ -201,6 +207,56 @@ ROWS = [
         sees={"network": whole_batch, "second_network": whole_batch},
         further_networks=("second_network",),
         random=False,
+    ),
+    Row(
+        DualNet,  # its pairs; further terms are in test_dualnet.py
+        PseudoLabelLoss,
+        learns={
+            f"{stream}/{name}": {name} for stream in ("labeled", "unlabeled") for name in ("network", "second_network")
+        },
+        reads={
+            f"{stream}/{name}": {f"{stream}/image"}
+            for stream in ("labeled", "unlabeled")
+            for name in ("network", "second_network")
+        },
+        sees={"network": whole_batch, "second_network": whole_batch},
+        further_networks=("second_network",),
+        random=False,
+        arguments={"contrastive_ramp": None, "uncertainty": False, "regularization": False},
+        mean_of_two=True,
+    ),
+    Row(
+        ALHVR,  # its pairs; further terms are in test_alhvr.py
+        SharpenedMSELoss,
+        learns={
+            f"{stream}/{name}": {name} for stream in ("labeled", "unlabeled") for name in ("network", "second_network")
+        },
+        reads={
+            f"{stream}/{name}": {f"{stream}/image"}
+            for stream in ("labeled", "unlabeled")
+            for name in ("network", "second_network")
+        },
+        sees={"network": whole_batch, "second_network": whole_batch},
+        further_networks=("second_network",),
+        arguments={"tap": "decoder.head", "prototypes": False, "entropy": False},
+    ),
+    Row(
+        MutualConsistency,
+        SoftmaxMSELoss,
+        learns={
+            f"{stream}/{name}": {"network.encoder", decoder}
+            for stream in ("labeled", "unlabeled")
+            for name, decoder in (("network", "network.decoder"), ("second_decoder", "second_decoder"))
+        },
+        reads={
+            f"{stream}/{name}": {f"{stream}/image"}
+            for stream in ("labeled", "unlabeled")
+            for name in ("network", "second_decoder")
+        },
+        sees={"network": whole_batch},
+        made=("second_decoder",),
+        random=False,
+        arguments={"temperature": 0.5},
     ),
     Row(
         FixMatch,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from metassl_monai.losses import AdaptiveThreshold, MetaSSLLabeledLoss, MetaSSLUnlabeledLoss
+from metassl_monai.networks import MeanOfTwo
 
 Batch = dict[str, dict[str, Tensor]]
 
@@ -311,9 +312,15 @@ def test_deepcopy_is_equal_and_independent(
         assert any(not moved[key].equal(after[key]) for key in after if key.startswith(f"{name}."))
 
 
-def test_inference_network_is_the_network_given(row: Any, make_method: Callable) -> None:
+def test_inference_network_is_made_of_the_networks_given(row: Any, make_method: Callable) -> None:
     method = make_method(row)
-    assert method.inference_network is method.network
+    network = method.inference_network
+    if row.mean_of_two:
+        assert isinstance(network, MeanOfTwo)
+        assert network.first is method.network
+        assert network.second is method.second_network
+    else:
+        assert network is method.network
 
 
 def test_networks_follow_the_mode_of_the_method(row: Any, make_method: Callable) -> None:

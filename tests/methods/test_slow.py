@@ -148,9 +148,21 @@ def half_divergence(prediction: Logits, reference: Logits, labels: list[int]) ->
     return 0.5 * total / len(prediction)
 
 
+def sharpened_mse(prediction: Logits, reference: Logits, labels: list[int]) -> float:
+    """Sharpened at a temperature of 0.1 and renormalized."""
+    total = 0.0
+    for p, q in zip(prediction, reference, strict=True):
+        powers = [value**10 for value in softmax(q)]
+        total += sum((a - b / sum(powers)) ** 2 for a, b in zip(softmax(p), powers, strict=True))
+    return total / len(prediction)
+
+
 OWN_UNLABELED = {
+    "ALHVR": sharpened_mse,
     "MeanTeacher": softmax_mse,
     "CrossPseudoSupervision": pseudo_label,
+    "DualNet": pseudo_label,
+    "MutualConsistency": softmax_mse,
     "FixMatch": sure_pseudo_label,
     "RDrop": half_divergence,
     "CrossConsistencyTraining": softmax_mse,
@@ -212,6 +224,35 @@ def slow_cross_pseudo_supervision(method: Any, batch: Batch, target: list[int], 
     )
 
 
+def slow_dual_net(method: Any, batch: Batch, target: list[int], losses: Losses) -> float:
+    """Unlabeled voxels count where the reference's entropy is among the lowest four fifths."""
+    views = {name: streams(getattr(method, name), batch) for name in ("network", "second_network")}
+    total = 0.0
+    for name, other in (("network", "second_network"), ("second_network", "network")):
+        total += losses.labeled(name, views[name][0], target, views[other][0])
+        entropies = [-sum(p * math.log(p) for p in softmax(voxel)) for voxel in views[other][1]]
+        limit = sorted(entropies)[round(0.8 * len(entropies)) - 1]
+        sure = [voxel for voxel, entropy in enumerate(entropies) if entropy <= limit]
+        prediction, reference = ([views[each][1][voxel] for voxel in sure] for each in (name, other))
+        total += losses.unlabeled(name, prediction, reference)
+    return total
+
+
+def slow_mutual_consistency(method: Any, batch: Batch, target: list[int], losses: Losses) -> float:
+    """References are sharpened: ``p^2``, renormalized, at a temperature of one half."""
+    features = {stream: method.network.encoder(data["image"]) for stream, data in batch.items()}
+    views, references = {}, {}
+    for name, decoder in (("network", method.network.decoder), ("second_decoder", method.second_decoder)):
+        views[name] = [voxels(decoder(features[stream])) for stream in ("labeled", "unlabeled")]
+        squares = [[[p**2 for p in softmax(voxel)] for voxel in stream] for stream in views[name]]
+        references[name] = [[[math.log(q / sum(voxel)) for q in voxel] for voxel in stream] for stream in squares]
+    return sum(
+        losses.labeled(name, views[name][0], target, references[other][0])
+        + losses.unlabeled(name, views[name][1], references[other][1])
+        for name, other in (("network", "second_decoder"), ("second_decoder", "network"))
+    )
+
+
 def slow_fixmatch(method: Any, batch: Batch, target: list[int], losses: Losses) -> float:
     weak, strong = streams(method.network, batch), streams(method.network, batch, "image_strong")
     if method.labeled_views == "weak":
@@ -265,6 +306,30 @@ def slow_cross_consistency_training(method: Any, batch: Batch, target: list[int]
                 voxel[c] += softmax(logits)[c] / 3
     supervised += losses.labeled("main", main[0], target, [[math.log(p) for p in voxel] for voxel in mean])
     return supervised / 4 + consistency / 3
+
+
+def slow_alhvr(method: Any, batch: Batch, target: list[int], losses: Losses) -> float:
+    """Both networks learn from the surer one where the perturbed predictions of both are unsure."""
+    torch.manual_seed(losses.step)
+    images, names = torch.cat([data["image"] for data in batch.values()]), ("network", "second_network")
+    plain, perturbed = {}, {}
+    for name in names:
+        network = getattr(method, name)
+        features = network.encoder(images)
+        perturb = FIXED_PERTURBATIONS["most_active" if torch.rand(()) > 0.5 else "noise"]
+        plain[name] = voxels(network.decoder(features))
+        perturbed[name] = voxels(network.decoder([perturb(level) for level in features]))[len(target) :]
+    sure = {name: [max(softmax(voxel)) for voxel in perturbed[name]] for name in names}
+    average = sorted((a + b) / 2 for a, b in zip(*sure.values(), strict=True))
+    lowest = average[: round(0.8 * len(average))]
+    unsure = [x for x in range(len(average)) if max(sure[name][x] for name in names) < sum(lowest) / len(lowest)]
+    candidates = [[plain[name][len(target) + x] for name in names] for x in unsure]
+    teacher = [max(voxel, key=lambda logits: max(softmax(logits))) for voxel in candidates]
+    total = 0.0
+    for name, other in (names, names[::-1]):
+        total += losses.labeled(name, plain[name][: len(target)], target, plain[other][: len(target)])
+        total += losses.unlabeled(name, [perturbed[name][x] for x in unsure], teacher)
+    return total
 
 
 def largest_component(label: list[list[int]], c: int) -> set[tuple[int, int]]:
@@ -364,9 +429,12 @@ def slow_copy_paste_pretraining(method: Any, batch: Batch, target: list[int], lo
 
 
 SLOW = {
+    "ALHVR": slow_alhvr,
     "Supervised": slow_supervised,
     "MeanTeacher": slow_mean_teacher,
     "CrossPseudoSupervision": slow_cross_pseudo_supervision,
+    "DualNet": slow_dual_net,
+    "MutualConsistency": slow_mutual_consistency,
     "FixMatch": slow_fixmatch,
     "RDrop": slow_r_drop,
     "CrossConsistencyTraining": slow_cross_consistency_training,
