@@ -36,7 +36,9 @@ def demo(
 
 @app.command()
 def prepare(
-    name: Annotated[str, typer.Argument(help="The data set: acdc or la.")],
+    name: Annotated[
+        str, typer.Argument(help="The data set: abdomenct1k, acdc, brats2019, digestpath, la or pancreas_ct.")
+    ],
     source: Annotated[Path, typer.Option(help="Folder of the official release.")],
     labeled: Annotated[int, typer.Option(help="Number of labeled subjects.")],
     out: Annotated[Path, typer.Option(help="The datalist to write.")],
@@ -46,11 +48,21 @@ def prepare(
     validation: Annotated[
         int, typer.Option(help="Training cases to hold out, where no validation list was published.")
     ] = 0,
+    train: Annotated[int | None, typer.Option(help="abdomenct1k: number of training cases; 30 if left out.")] = None,
+    test: Annotated[
+        int | None, typer.Option(help="Number of test cases; abdomenct1k: 11, digestpath: 20 if left out.")
+    ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(
+            help="The fold to test on. la: 0 to 4, the published split if left out; pancreas_ct: 0 to 3, 0 if left out."
+        ),
+    ] = None,
 ) -> None:
     """Write the datalist of a data set: which cases are labeled, unlabeled, for validation, for test."""
     from metassl_monai.apps.prepare import prepare_datalist
 
-    prepare_datalist(name, source, labeled, out, seed, validation)
+    prepare_datalist(name, source, labeled, out, seed, validation, train=train, test=test, fold=fold)
 
 
 @app.command()

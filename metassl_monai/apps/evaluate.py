@@ -8,10 +8,17 @@ from typing import Any
 
 import numpy as np
 from monai.data import MetaTensor
-from monai.transforms import LoadImage
 from tqdm import tqdm
 
-from metassl_monai.data import check_datalist, check_images, load_datalist, map_label_values, read_datalist
+from metassl_monai.data import (
+    check_datalist,
+    check_images,
+    load_datalist,
+    load_oriented,
+    map_label_values,
+    read_datalist,
+)
+from metassl_monai.data.pictures import first_channel, is_picture, large_pictures
 from metassl_monai.metrics import segmentation_metrics
 from metassl_monai.report import case_rows, write_case_table
 
@@ -24,6 +31,8 @@ def evaluate_predictions(
     datalist: str | Path, dataset_dir: str | Path, split: str, predictions: str | Path, out: str | Path
 ) -> list[dict[str, Any]]:
     """Score the predictions of a split and write ``cases.csv`` and ``metrics.json``.
+
+    Pictures have no voxel size: their distances in mm are NaN, and those in voxels are in pixels.
 
     Args:
         datalist: the datalist file.
@@ -49,10 +58,12 @@ def evaluate_predictions(
     content = read_datalist(datalist)
     rows: list[dict[str, Any]] = []
     for item, file in zip(tqdm(items, desc="evaluating", unit="case"), files, strict=True):
-        truth = LoadImage(image_only=True)(item["label"])
-        prediction = _load_prediction(file, truth)
-        classes = map_label_values(truth.numpy(), content.get("label_values"))
-        metrics = segmentation_metrics(prediction.numpy(), classes, content["labels"], truth.pixdim.tolist())
+        with large_pictures():
+            truth = first_channel(load_oriented(item["label"], content.get("orientation")))
+            prediction = _load_prediction(file, truth, content.get("orientation"))
+        classes = map_label_values(truth.numpy(), content.get("label_values"), content.get("label_threshold"))
+        spacing = None if is_picture(item["label"]) else truth.pixdim.tolist()
+        metrics = segmentation_metrics(prediction.numpy(), classes, content["labels"], spacing)
         rows += case_rows(item["case"], item["subject"], metrics)
     about = {"datalist": str(datalist), "split": split, "predictions": str(predictions)}
     write_case_table(rows, out, about=about)
@@ -60,16 +71,20 @@ def evaluate_predictions(
 
 
 def prediction_path(image: str | Path, dataset_dir: str | Path, predictions: str | Path) -> Path:
-    """Return where ``inference.json`` puts the prediction of an image: the same sub-folder, ``<name>_seg.nii.gz``."""
+    """Return where ``inference.json`` puts the prediction of an image: the same sub-folder, ``<name>_seg.nii.gz``.
+
+    Where the image is a picture, such as JPEG, so is the prediction: ``<name>_seg.png``.
+    """
     relative = Path(image).resolve().relative_to(Path(dataset_dir).resolve())
     stem = Path(relative.name.removesuffix(".gz")).stem
-    return Path(predictions) / relative.parent / f"{stem}_seg.nii.gz"
+    suffix = ".png" if is_picture(relative) else ".nii.gz"
+    return Path(predictions) / relative.parent / f"{stem}_seg{suffix}"
 
 
-def _load_prediction(path: Path, truth: MetaTensor) -> MetaTensor:
+def _load_prediction(path: Path, truth: MetaTensor, orientation: str | None) -> MetaTensor:
     if not path.is_file():
         raise UserError(f"{path}: no prediction. Run inference for this split first, with the same --dataset_dir.")
-    prediction = LoadImage(image_only=True)(path)
+    prediction = load_oriented(path, orientation)
     if prediction.shape != truth.shape or not np.allclose(prediction.affine, truth.affine, atol=1e-3):
         raise UserError(
             f"{path}: shape {tuple(prediction.shape)} or affine differ from the annotation's "

@@ -6,35 +6,56 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .abdomenct1k import prepare_abdomenct1k
 from .acdc import prepare_acdc
+from .brats2019 import prepare_brats2019
 from .check import Problem, check_datalist, check_images
 from .datalist import DatalistError, load_datalist, read_datalist, validate_datalist, write_datalist
+from .digestpath import prepare_digestpath
 from .heart_box import labeled_box
 from .la import prepare_la
 from .label_values import map_label_values
+from .orientation import load_oriented, reoriented
+from .pancreas_ct import prepare_pancreas_ct
 from .phantom import make_phantom
 from .slices import SliceDataset
+from .tiles import TileDataset
 
 __all__ = [
     "READERS",
     "DatalistError",
     "Problem",
     "SliceDataset",
+    "TileDataset",
     "check_datalist",
     "check_images",
     "labeled_box",
     "load_datalist",
+    "load_oriented",
     "make_phantom",
     "map_label_values",
+    "prepare_abdomenct1k",
     "prepare_acdc",
+    "prepare_brats2019",
+    "prepare_digestpath",
     "prepare_la",
+    "prepare_pancreas_ct",
     "read_datalist",
+    "reoriented",
     "validate_datalist",
     "write_datalist",
 ]
 
-READERS: dict[str, Callable[..., dict[str, Any]]] = {"acdc": prepare_acdc, "la": prepare_la}
+READERS: dict[str, Callable[..., dict[str, Any]]] = {
+    "abdomenct1k": prepare_abdomenct1k,
+    "acdc": prepare_acdc,
+    "brats2019": prepare_brats2019,
+    "digestpath": prepare_digestpath,
+    "la": prepare_la,
+    "pancreas_ct": prepare_pancreas_ct,
+}
 """The reader of each data set that `metassl prepare` knows: ``reader(source, labeled, seed) -> datalist``.
 
-A reader of a data set without a published validation list also takes ``validation``, the number of cases to hold out.
+A reader of a data set without a published validation list also takes ``validation``, the number of cases to hold out;
+one without any published list ``train`` and ``test``, likewise; and one with folds ``fold``, counted from 0.
 """

@@ -15,7 +15,9 @@ from monai.transforms import LoadImage
 from tqdm import tqdm
 
 from .datalist import LISTS, DatalistError, datalist_errors, join_inside, parse_json, path_error
-from .label_values import classes_by_value, foreign_values, label_value_mistakes
+from .label_values import classes_by_value, foreign_values, label_value_mistakes, map_label_values
+from .orientation import orientation_mistakes, reoriented
+from .pictures import large_pictures
 
 __all__ = ["Problem", "check_datalist", "check_images"]
 
@@ -51,8 +53,9 @@ def check_datalist(
 
     A file is wrong if it is missing, cannot be read to its end, is neither 2D nor 3D, has NaN or infinite voxels or a
     non-finite or singular affine. A label is also wrong if its shape or affine (tolerance 1e-3) is not the image's,
-    if a value is not an integer or stands for none of the ``labels`` (as it is, or by the datalist's ``label_values``),
-    and in ``labeled`` if it is all background.
+    if a value is not an integer or stands for none of the ``labels`` (as it is, or by the datalist's ``label_values``
+    or ``label_threshold``), and in ``labeled`` if it is all background. With an ``orientation`` in the datalist, shapes
+    and affines are compared after both were turned into it. An image may be the folder of a DICOM series.
 
     Args:
         path: the datalist.
@@ -78,8 +81,10 @@ def check_datalist(
         return [*problems, Problem(os.fspath(dataset_dir), "the folder is missing", "correct `dataset_dir`")]
     cases = _cases(datalist, lists or LISTS) if isinstance(datalist, dict) else []
     classes = _classes(datalist) if cases else None
+    threshold = datalist.get("label_threshold") if classes else None
+    orientation = _orientation(datalist) if cases else None
     for case in tqdm(cases, desc="checking", unit="case", disable=not progress):
-        problems += _case_problems(case, dataset_dir, classes)
+        problems += _case_problems(case, dataset_dir, classes, threshold, orientation)
     return problems
 
 
@@ -115,11 +120,22 @@ def _classes(datalist: dict[str, Any]) -> Classes | None:
     return classes_by_value(datalist)
 
 
+def _orientation(datalist: dict[str, Any]) -> str | None:
+    """Return the orientation to compare in; None where the structure, which is checked elsewhere, tells none."""
+    return None if any(orientation_mistakes(datalist)) else datalist.get("orientation")
+
+
 def _is_path(value: Any) -> bool:
     return isinstance(value, str) and bool(value) and path_error(value) is None
 
 
-def _case_problems(case: Case, root: str | os.PathLike[str], classes: Classes | None) -> list[Problem]:
+def _case_problems(
+    case: Case,
+    root: str | os.PathLike[str],
+    classes: Classes | None,
+    threshold: float | None,
+    orientation: str | None,
+) -> list[Problem]:
     try:
         image_file = join_inside(root, case.image)
         label_file = join_inside(root, case.label) if case.label else None
@@ -131,9 +147,10 @@ def _case_problems(case: Case, root: str | os.PathLike[str], classes: Classes | 
     label, label_problems = _load(label_file)
     problems += label_problems
     if label is not None and not label_problems:
-        problems += _value_problems(label, label_file, classes, case.needs_foreground)
+        voxels = map_label_values(label.numpy(), None, threshold)
+        problems += _value_problems(voxels, label_file, classes, case.needs_foreground)
     if image is not None and label is not None:
-        problems += _pair_problems(image, label, image_file, label_file)
+        problems += _pair_problems(image, label, image_file, label_file, orientation)
     return problems
 
 
@@ -146,7 +163,8 @@ def _load(file: str) -> tuple[MetaTensor | None, list[Problem]]:
         geometry = _geometry_problems(file, *_header(file)) if file.lower().endswith(NIFTI) else []
         if geometry:
             return None, geometry
-        image = LoadImage(image_only=True)(file)
+        with large_pictures():
+            image = LoadImage(image_only=True)(file)
         geometry = _geometry_problems(file, image.shape, image.affine.numpy())
     # Damaged bytes make readers raise nearly anything (OSError, EOFError, zlib.error, struct.error, MemoryError, ...),
     # and one damaged file must not hide what is wrong with the others.
@@ -181,8 +199,9 @@ def _voxel_problems(file: str, image: MetaTensor) -> Iterator[Problem]:
         yield Problem(file, f"{bad} voxels are NaN or infinite", "replace them by finite values or export it again")
 
 
-def _value_problems(label: MetaTensor, file: str, classes: Classes | None, needs_foreground: bool) -> Iterator[Problem]:
-    voxels = label.numpy()
+def _value_problems(
+    voxels: np.ndarray, file: str, classes: Classes | None, needs_foreground: bool
+) -> Iterator[Problem]:
     foreign = foreign_values(voxels, classes) if classes else []
     if not np.array_equal(voxels, voxels.round()):
         yield Problem(file, "label values are not integers", "resample labels with nearest-neighbor interpolation")
@@ -205,9 +224,15 @@ def _has_foreground(voxels: np.ndarray, classes: Classes | None) -> bool:
     return not bool(np.isin(voxels, background).all())
 
 
-def _pair_problems(image: MetaTensor, label: MetaTensor, image_file: str, label_file: str) -> Iterator[Problem]:
-    # The spatial shape, because a 2D color image has a channel axis that its label lacks.
-    sizes, label_sizes = (tuple(map(int, item.meta["spatial_shape"])) for item in (image, label))
+def _pair_problems(
+    image: MetaTensor, label: MetaTensor, image_file: str, label_file: str, orientation: str | None
+) -> Iterator[Problem]:
+    if orientation and image.ndim == label.ndim == 3:
+        image, label = reoriented(image, orientation), reoriented(label, orientation)
+        sizes, label_sizes = tuple(image.shape), tuple(label.shape)
+    else:
+        # The spatial shape, because a 2D color image has a channel axis that its label lacks.
+        sizes, label_sizes = (tuple(map(int, item.meta["spatial_shape"])) for item in (image, label))
     name = os.path.basename(image_file)
     if sizes != label_sizes:
         cause = f"its shape {label_sizes} is not {sizes}, the shape of its image {name}"

@@ -18,6 +18,7 @@ from typing import Any
 from metassl_monai.files import atomic_write
 
 from .label_values import label_value_mistakes
+from .orientation import orientation_mistakes
 
 __all__ = [
     "LISTS",
@@ -67,9 +68,9 @@ def validate_datalist(datalist: Any, where: StrPath) -> None:
         where: the file that messages are to name.
 
     Raises:
-        DatalistError: for a missing or malformed list, ``labels`` or item, malformed ``label_values``, a subject or an
-            image in two lists, a label on an unlabeled item, a path that may leave the folder of the data set, or no
-            labeled case.
+        DatalistError: for a missing or malformed list, ``labels`` or item, malformed ``label_values`` or
+            ``orientation``, a subject or an image in two lists, a label on an unlabeled item, a path that may leave the
+            folder of the data set, or no labeled case.
     """
     for error in datalist_errors(datalist, where):
         raise error
@@ -174,7 +175,8 @@ def datalist_errors(datalist: Any, where: StrPath) -> Iterator[DatalistError]:
         yield DatalistError(where, "is not a JSON object", "make it anew with `metassl prepare`")
         return
     yield from _label_errors(datalist.get("labels"), where)
-    yield from (DatalistError(where, cause, remedy) for cause, remedy in label_value_mistakes(datalist))
+    for mistakes in (label_value_mistakes, orientation_mistakes):
+        yield from (DatalistError(where, cause, remedy) for cause, remedy in mistakes(datalist))
     for key in LISTS:
         yield from _list_errors(datalist.get(key), key, where)
     yield from _overlap_errors(datalist, where)

@@ -11,11 +11,11 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from monai.transforms import LoadImage
 from monai.transforms.utils import generate_spatial_bounding_box
 
 from .datalist import DatalistError, load_datalist, read_datalist
 from .label_values import classes_by_value
+from .orientation import load_oriented
 
 __all__ = ["labeled_box"]
 
@@ -30,8 +30,8 @@ def labeled_box(
     """Find the box that holds the foreground of all labeled training cases, in fractions of the image's axes.
 
     The axes are those of the files as they are loaded, in the orientation that each file has, so the cases of one data
-    set must share it. Use the box with :class:`metassl_monai.transforms.RelativeCropd`, right after
-    ``EnsureChannelFirstd``.
+    set must share it, or those of the datalist's ``orientation``. Use the box with
+    :class:`metassl_monai.transforms.RelativeCropd`, right after ``EnsureChannelFirstd`` or ``Orientationd``.
 
     Args:
         datalist: the datalist; only its list ``labeled`` is used.
@@ -56,8 +56,10 @@ def labeled_box(
         (True, (0.0, 1.0))
     """
     files = [item["label"] for item in load_datalist(datalist, "labeled", dataset_dir)]
-    background = [raw for raw, target in classes_by_value(read_datalist(datalist)).items() if target == 0]
-    boxes = [box for file in files if (box := _box(file, background, len(margin))) is not None]
+    content = read_datalist(datalist)
+    background = [raw for raw, target in classes_by_value(content).items() if target == 0]
+    labels = ((file, load_oriented(file, content.get("orientation")).numpy()) for file in files)
+    boxes = [box for file, label in labels if (box := _box(file, label, background, len(margin))) is not None]
     if not boxes:
         raise DatalistError(datalist, "no labeled case has any foreground", "annotate the cases in `labeled`")
     start, end = np.min(boxes, axis=0)[0], np.max(boxes, axis=0)[1]
@@ -67,9 +69,8 @@ def labeled_box(
     return tuple(start.clip(0, 1).tolist()), tuple(end.clip(0, 1).tolist())
 
 
-def _box(file: str, background: Sequence[int], axes: int) -> np.ndarray | None:
+def _box(file: str, label: np.ndarray, background: Sequence[int], axes: int) -> np.ndarray | None:
     """Return start and end (2, axes) of the foreground in fractions, None where there is none."""
-    label = LoadImage(image_only=True)(file).numpy()
     if label.ndim != axes:
         raise DatalistError(file, f"is {label.ndim}D, and the margin has {axes} axes", "give one margin an axis")
     foreground = ~np.isin(label, background)

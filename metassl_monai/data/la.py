@@ -4,7 +4,8 @@
 Source of the data: Z. Xiong et al., "A global benchmark of algorithms for segmenting the left atrium from late
 gadolinium-enhanced cardiac magnetic resonance imaging", Medical Image Analysis 67, 101832, 2021. Source of the split:
 UA-MT (https://github.com/yulequan/UA-MT), which the semi-supervised papers follow: the challenge's 100 annotated
-cases as 80 for training and 20 for testing; "2, 4, 8 or 16 labeled" are the first ones of the training list.
+cases as 80 for training and 20 for testing; "2, 4, 8 or 16 labeled" are the first ones of the training list. Source of
+the five folds: Dual Networks (arXiv 2505.17690), whose first fold is that split.
 
 Some patients were scanned twice, and nothing in the release says which cases are one patient's. So a case is its own
 subject here, as in the papers, and scans of one patient may be in two lists.
@@ -27,7 +28,11 @@ IMAGE, LABEL = "lgemri.nrrd", "laendo.nrrd"
 
 
 def prepare_la(
-    source: str | os.PathLike[str], labeled: int, seed: int | str = "published", validation: int = 0
+    source: str | os.PathLike[str],
+    labeled: int,
+    seed: int | str = "published",
+    validation: int = 0,
+    fold: int | None = None,
 ) -> dict[str, Any]:
     """Describe the official release of LA as a datalist; nothing is written.
 
@@ -42,13 +47,15 @@ def prepare_la(
             replacement, from the training cases that are on disk.
         validation: number of training cases to hold out, since no validation list was published: the last ones of
             the published list that are on disk.
+        fold: which of the five folds is tested on, from 0 to 4; the published split when None.
 
     Returns:
         A datalist. ``source["absent"]`` counts, for each list, the published cases that are not on disk.
+        ``source["fold"]`` is there if ``fold`` was given.
 
     Raises:
         DatalistError: if nothing like LA is in ``source``, a case is there twice, a labeled case is not there, an
-            annotation is missing, or ``labeled``, ``seed`` or ``validation`` is out of range.
+            annotation is missing, or ``labeled``, ``seed``, ``validation`` or ``fold`` is out of range.
 
     Example:
         >>> import tempfile
@@ -62,14 +69,24 @@ def prepare_la(
         'Training Set/06SR5RBREL16DQ6M8LWS/lgemri.nrrd'
     """
     root = Path(source)
-    split = published_split("la")
+    split = _lists(fold, root)
     cases = _cases(root, {*split["train"], *split["test"]})
     if not cases:
         raise DatalistError(root, "holds no LA case", f"name the folder that holds CASE/{IMAGE} and CASE/{LABEL}")
     train, held_out = hold_out(split["train"], cases, validation, labeled, root)
     lists = divide(split | {"train": train, "validation": held_out}, cases, labeled, seed, root)
     about = {"name": "la", "labels": dict(LABELS), "label_values": dict(LABEL_VALUES)}
-    return {**about, **lists, "source": {"reader": "la", **lists["source"]}}
+    reader = {"reader": "la"} if fold is None else {"reader": "la", "fold": fold}
+    return {**about, **lists, "source": {**reader, **lists["source"]}}
+
+
+def _lists(fold: int | None, root: Path) -> dict[str, list[str]]:
+    if fold is None:
+        return published_split("la")
+    folds: Any = published_split("la_folds")["folds"]
+    if fold not in range(len(folds)):
+        raise DatalistError(root, f"there is no fold {fold}", f"choose one from 0 to {len(folds) - 1}")
+    return folds[fold]
 
 
 def _cases(root: Path, published: set[str]) -> dict[str, list[Item]]:

@@ -24,11 +24,13 @@ class CaseTable:
     Args:
         directory: where ``cases.csv`` and ``metrics.json`` are written.
         labels: name of each class value, background ``"0"`` included.
+        has_spacing: False for files that tell no voxel size, such as JPEG: distances in mm are NaN.
     """
 
-    def __init__(self, directory: str | Path, labels: Mapping[str, str]) -> None:
+    def __init__(self, directory: str | Path, labels: Mapping[str, str], has_spacing: bool = True) -> None:
         self.directory = Path(directory)
         self.labels = labels
+        self.has_spacing = has_spacing
         self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -41,7 +43,7 @@ class CaseTable:
         """Score the cases of one iteration."""
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             label = output["label"]
-            spacing = label.pixdim.tolist()
+            spacing = label.pixdim.tolist() if self.has_spacing else None
             metrics = segmentation_metrics(
                 output["pred"].argmax(0).cpu().numpy(), label.argmax(0).cpu().numpy(), self.labels, spacing
             )

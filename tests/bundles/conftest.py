@@ -5,9 +5,21 @@ import pytest
 from monai.bundle import ConfigWorkflow
 
 from metassl_monai.apps.bundles import bundle_path, config_files
-from metassl_monai.data import prepare_la, write_datalist
+from metassl_monai.data import (
+    prepare_abdomenct1k,
+    prepare_brats2019,
+    prepare_digestpath,
+    prepare_la,
+    prepare_pancreas_ct,
+    write_datalist,
+)
+from metassl_monai.data.split import published_split
 
 LA = "la_atrium_mri_segmentation"
+ABDOMEN = "abdomenct1k_ct_segmentation"
+BRATS = "brats2019_mri_segmentation"
+PANCREAS = "pancreas_ct_segmentation"
+DIGESTPATH = "digestpath_pathology_segmentation"
 TINY = {
     "features": [4, 8, 16, 32, 64],
     "labeled_batch_size": 2,
@@ -18,7 +30,9 @@ TINY = {
     "device": "$torch.device('cpu')",
     "amp": False,
 }
-SIZE = {LA: {"patch_size": [32, 32, 32], "strides": [32, 32, 32]}}
+CUBES = {"patch_size": [32, 32, 32], "strides": [32, 32, 32]}
+SIZE = {LA: CUBES, BRATS: CUBES, PANCREAS: CUBES}
+DATA = {LA: "la", ABDOMEN: "abdomenct1k", BRATS: "brats2019", PANCREAS: "pancreas_ct", DIGESTPATH: "digestpath"}
 
 
 @pytest.fixture(scope="session")
@@ -31,10 +45,45 @@ def la(tmp_path_factory, write_la):
     return folder / "datalist.json"
 
 
+@pytest.fixture(scope="session")
+def abdomenct1k(tmp_path_factory, write_abdomenct1k):
+    """A tiny release of AbdomenCT-1K with its datalist; read only."""
+    folder = write_abdomenct1k(tmp_path_factory.mktemp("abdomen") / "data", range(1, 7))
+    datalist = prepare_abdomenct1k(folder, labeled=1, seed=0, train=3, validation=2, test=1)
+    write_datalist(datalist, folder / "datalist.json")
+    return folder / "datalist.json"
+
+
+@pytest.fixture(scope="session")
+def brats2019(tmp_path_factory, write_brats2019):
+    """A tiny release of BraTS 2019 with its datalist; read only."""
+    split = published_split("brats2019")
+    cases = [*split["train"][:3], *split["validation"][:2], split["test"][0]]
+    folder = write_brats2019(tmp_path_factory.mktemp("brats") / "data", cases)
+    write_datalist(prepare_brats2019(folder, labeled=1), folder / "datalist.json")
+    return folder / "datalist.json"
+
+
+@pytest.fixture(scope="session")
+def pancreas_ct(tmp_path_factory, write_pancreas_ct):
+    """A tiny release of Pancreas-CT whose labels are stored along other axes, with its datalist; read only."""
+    folder = write_pancreas_ct(tmp_path_factory.mktemp("pancreas") / "data", [1, 2, 3, 4, 63], (30, 28, 20), "RAS")
+    write_datalist(prepare_pancreas_ct(folder, labeled=1, validation=2), folder / "datalist.json")
+    return folder / "datalist.json"
+
+
+@pytest.fixture(scope="session")
+def digestpath(tmp_path_factory, write_digestpath):
+    """A tiny release of DigestPath with its datalist; read only."""
+    folder = write_digestpath(tmp_path_factory.mktemp("digestpath") / "data")
+    write_datalist(prepare_digestpath(folder, labeled=1, seed=0, validation=2, test=1), folder / "datalist.json")
+    return folder / "datalist.json"
+
+
 @pytest.fixture
-def datalist_of(phantom, la):
+def datalist_of(request):
     """The datalist of tiny data that fit a bundle; its folder is that of the data."""
-    return lambda bundle: la if bundle == LA else phantom
+    return lambda bundle: request.getfixturevalue(DATA.get(bundle, "phantom"))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from metassl_monai.report import read_history
 
 METHODS = ("cps", "mean_teacher", "fixmatch", "rdrop", "cct", "bcp")
 PHANTOM = "phantom_segmentation"
-SLICES = ("acdc_cardiac_mri_segmentation", PHANTOM)
+SLICES = ("abdomenct1k_ct_segmentation", "acdc_cardiac_mri_segmentation", PHANTOM)
 """The bundles that train on slices."""
 
 
@@ -84,7 +84,7 @@ def test_monitor_and_hidden_labels_together_write_metrics_and_pictures(bundle, t
         "hidden/network/pixels_foreground/US",
     ):
         assert name in history, name
-    for prefix in ("hidden/network/accuracy/", "hidden/second_network/dice/left_"):
+    for prefix in ("hidden/network/accuracy/", "hidden/second_network/dice/"):
         assert any(name.startswith(prefix) for name in history), prefix
     assert {file.name for file in (folder / "pictures").iterdir()} == {
         "accuracy.png",

@@ -32,7 +32,8 @@ def test_full_supervision_sees_the_hidden_labels_and_nothing_else_does(workflow)
 
 @pytest.mark.parametrize("bundle", bundle_names())
 def test_a_trained_network_exports_to_torchscript(bundle, workflow, tmp_path):
-    network = workflow(bundle, ["train"]).parser.get_parsed_content("network_def")
+    parser = workflow(bundle, ["train"]).parser
+    network, channels = parser.get_parsed_content("network_def"), parser["network_def"]["in_channels"]
     torch.save(network.state_dict(), tmp_path / "model.pt")
     folder = bundle_path(bundle) / "configs"
     monai.bundle.ckpt_export(
@@ -44,7 +45,8 @@ def test_a_trained_network_exports_to_torchscript(bundle, workflow, tmp_path):
         features=[4, 8, 16, 32, 64],
     )
     exported = torch.jit.load(tmp_path / "model.ts")
-    image = torch.rand(1, 1, *([32] * 3 if bundle.startswith("la_") else [32] * 2))
+    axes = 3 if "patch_size" in parser else 2
+    image = torch.rand(1, channels, *[32] * axes)
     torch.testing.assert_close(exported.eval()(image), network.eval()(image))
 
 

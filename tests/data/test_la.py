@@ -75,6 +75,57 @@ def test_published_split(la: Path, tmp_path: Path) -> None:
     assert check_datalist(tmp_path / "la.json", la) == []
 
 
+FOLDS = json.loads((files("metassl_monai.data") / "splits" / "la_folds.json").read_text())["folds"]
+
+
+def test_folds_test_each_case_once_and_start_with_the_published_split() -> None:
+    assert len(FOLDS) == 5
+    assert all(len(fold["train"]) == 80 and len(fold["test"]) == 20 for fold in FOLDS)
+    assert all(sorted(fold["train"] + fold["test"]) == sorted(TRAIN + TEST) for fold in FOLDS)
+    assert sorted(case for fold in FOLDS for case in fold["test"]) == sorted(TRAIN + TEST)
+    assert FOLDS[0]["train"] == TRAIN
+
+
+@pytest.fixture(scope="module")
+def third(write_la: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release that fits the third fold; read only."""
+    cases = [*FOLDS[2]["train"][:4], *FOLDS[2]["test"][:2]]
+    return write_la(tmp_path_factory.mktemp("fold") / "la", cases, (24, 20, 12))
+
+
+def test_fold_has_its_own_lists(third: Path) -> None:
+    datalist = prepare_la(third, labeled=2, validation=1, fold=2)
+    validate_datalist(datalist, "la.json")
+    assert _subjects(datalist, "labeled") == FOLDS[2]["train"][:2]
+    assert _subjects(datalist, "unlabeled") == FOLDS[2]["train"][2:3]
+    assert _subjects(datalist, "validation") == FOLDS[2]["train"][3:4]
+    assert _subjects(datalist, "test") == FOLDS[2]["test"][:2]
+    assert datalist["source"]["fold"] == 2
+    assert datalist["source"]["absent"] == {"labeled": 0, "unlabeled": 76, "validation": 0, "test": 18}
+
+
+def test_first_fold_is_the_published_split(la: Path) -> None:
+    published, first = prepare_la(la, labeled=2), prepare_la(la, labeled=2, fold=0)
+    assert first["source"].pop("fold") == 0
+    assert first == published
+
+
+@pytest.mark.parametrize("fold", [-1, 5])
+def test_other_folds_are_refused(la: Path, fold: int) -> None:
+    with pytest.raises(DatalistError, match=f"there is no fold {fold}; choose one from 0 to 4"):
+        prepare_la(la, labeled=1, fold=fold)
+
+
+def test_command_takes_a_fold_and_refuses_it_where_there_are_none(third: Path, tmp_path: Path) -> None:
+    out = tmp_path / "la.json"
+    result = _metassl("prepare", "la", "--source", third, "--labeled", 2, "--fold", 2, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert json.loads(out.read_text()) == prepare_la(third, labeled=2, fold=2)
+    refused = _metassl("prepare", "acdc", "--source", third, "--labeled", 2, "--fold", 2, "--out", tmp_path / "a.json")
+    assert refused.exit_code == 1
+    assert "acdc has no folds" in refused.output
+
+
 def test_no_case_is_held_out_unless_asked_for(la: Path) -> None:
     assert READERS["la"](la, 2)["validation"] == []
 
