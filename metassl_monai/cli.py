@@ -46,8 +46,9 @@ def prepare(
         str, typer.Option(help="'published' takes the papers' subjects in their order; a number draws them.")
     ] = "published",
     validation: Annotated[
-        int, typer.Option(help="Training cases to hold out, where no validation list was published.")
-    ] = 0,
+        int | None,
+        typer.Option(help="Number of validation cases, where no list was published; la, pancreas_ct: 0 if left out."),
+    ] = None,
     train: Annotated[int | None, typer.Option(help="abdomenct1k: number of training cases; 30 if left out.")] = None,
     test: Annotated[
         int | None, typer.Option(help="Number of test cases; abdomenct1k: 11, digestpath: 20 if left out.")
@@ -62,7 +63,7 @@ def prepare(
     """Write the datalist of a data set: which cases are labeled, unlabeled, for validation, for test."""
     from metassl_monai.apps.prepare import prepare_datalist
 
-    prepare_datalist(name, source, labeled, out, seed, validation, train=train, test=test, fold=fold)
+    prepare_datalist(name, source, labeled, out, seed, validation=validation, train=train, test=test, fold=fold)
 
 
 @app.command()

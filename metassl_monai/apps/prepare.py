@@ -14,17 +14,7 @@ from .errors import UserError
 __all__ = ["prepare_datalist", "report_problems"]
 
 
-LEFT_OUT = {
-    "validation": "has a published validation list",
-    "train": "has published lists",
-    "test": "has a published test list",
-    "fold": "has no folds",
-}
-
-
-def prepare_datalist(
-    name: str, source: Path, labeled: int, out: Path, seed: str, validation: int = 0, **options: int | None
-) -> None:
+def prepare_datalist(name: str, source: Path, labeled: int, out: Path, seed: str, **options: int | None) -> None:
     """Write the datalist of a data set and print what it holds.
 
     Args:
@@ -33,8 +23,8 @@ def prepare_datalist(
         labeled: number of labeled subjects.
         out: the datalist to write.
         seed: ``"published"`` or a number, as text.
-        validation: number of training cases to hold out, for a data set without a published validation list.
-        options: ``train``, ``test`` and ``fold``, for a data set whose reader takes them; None leaves its default.
+        options: ``validation``, ``train``, ``test`` and ``fold``, for a data set whose reader takes them; None leaves
+            its default.
 
     Raises:
         UserError: when the data set or the seed is unknown, or the data set does not take an option.
@@ -43,9 +33,11 @@ def prepare_datalist(
         raise UserError(f"no reader for {name!r}: choose one of {', '.join(sorted(READERS))}.")
     if seed != "published" and not seed.isdigit():
         raise UserError(f"--seed {seed}: give 'published' or a number.")
-    given = {key: value for key, value in {"validation": validation or None, **options}.items() if value is not None}
+    given = {key: value for key, value in options.items() if value is not None}
     for key in given.keys() - inspect.signature(READERS[name]).parameters.keys():
-        raise UserError(f"--{key} {given[key]}: {name} {LEFT_OUT[key]}; leave the option out.")
+        raise UserError(
+            f"--{key} {given[key]}: {name} has no use for it, as its lists are fixed; leave the option out."
+        )
     datalist = READERS[name](source, labeled, seed if seed == "published" else int(seed), **given)
     write_datalist(datalist, out)
     for key, count in datalist["source"]["counts"].items():

@@ -153,9 +153,23 @@ def test_the_phantom_has_the_ids_of_acdc():
         assert acdc == phantom, name
 
 
-@pytest.mark.parametrize("strides", [[64, 64, 64], [18, 18, 4], [48, 48, 36], [112, 112, 80]])
-def test_windows_of_the_left_atrium_come_at_the_strides_of_the_config(strides):
-    parser = ConfigParser(read("la_atrium_mri_segmentation", "inference"))
+LA, BRATS, PANCREAS = (f"{name}_segmentation" for name in ("la_atrium_mri", "brats2019_mri", "pancreas_ct"))
+
+
+@pytest.mark.parametrize(
+    ("bundle", "strides"),
+    [
+        (LA, [64, 64, 64]),
+        (LA, [18, 18, 4]),
+        (LA, [48, 48, 36]),
+        (LA, [112, 112, 80]),
+        (BRATS, [64, 64, 64]),
+        (PANCREAS, [16, 16, 16]),
+    ],
+)
+def test_windows_come_at_the_strides_of_the_config(bundle, strides):
+    """The naive overlap, 1 - stride / side, gives windows of 96 at stride 16 a stride of 15."""
+    parser = ConfigParser(read(bundle, "inference"))
     parser["strides"] = strides
     patch, overlap = parser.get_parsed_content("patch_size"), parser.get_parsed_content("overlap")
     assert _get_scan_interval((500, 500, 500), patch, 3, overlap) == tuple(strides)

@@ -49,7 +49,7 @@ def test_training_evaluation_and_inference_use_the_same_two_networks(bundle, met
     inference = run(bundle, ["inference", "mean_of_two"], "infer", ckpt_path=str(model), split="validation")
     assert list((tmp_path / "out" / "predictions").rglob("*_seg.*"))
     channels = inference.parser["network_def"]["first"]["in_channels"]
-    image = torch.rand(1, channels, *([32] * 3 if bundle.startswith("la_") else [32] * 2))
+    image = torch.rand(1, channels, *([32] * 3 if "patch_size" in inference.parser else [32] * 2))
     trained.load_state_dict(saved)  # the best one, which need not be the last
     assert isinstance(inference.network_def, MeanOfTwo)
     for network in (evaluated, inference.network_def):

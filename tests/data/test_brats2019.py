@@ -148,4 +148,4 @@ def test_command_takes_no_fold(tmp_path: Path) -> None:
         "prepare", "brats2019", "--source", tmp_path, "--labeled", 1, "--fold", 2, "--out", tmp_path / "x"
     )
     assert result.exit_code == 1
-    assert "--fold 2: brats2019 has no folds" in result.output
+    assert "--fold 2: brats2019 has no use for it" in result.output

@@ -127,8 +127,8 @@ def test_one_name_in_two_folders_is_refused(release: Path) -> None:
 
 def test_the_command_asks_for_a_seed(release: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DatalistError, match="no list was published"):
-        prepare_datalist("digestpath", release, 1, release / "datalist.json", "published", 1, test=1)
-    prepare_datalist("digestpath", release, 1, release / "datalist.json", "7", 1, test=1)
+        prepare_datalist("digestpath", release, 1, release / "datalist.json", "published", validation=1, test=1)
+    prepare_datalist("digestpath", release, 1, release / "datalist.json", "7", validation=1, test=1)
     assert "labeled" in capsys.readouterr().out
 
 
