@@ -5,94 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.nn.modules.loss import _Loss
 
-from .functional import WEIGHT_FLOOR, cross_entropy_map, hard_label, soft_dice
-from .regions import Quadripartition, Region, kept_regions
+from .functional import cross_entropy_map, hard_label, soft_dice
+from .region_weighted import RegionWeightedLoss, weight_map
+from .regions import Region
 from .shapes import check_shapes
-from .thresholds import AdaptiveThreshold
-from .weights import LABELED_ORDER, UNLABELED_ORDER, FixedWeights, RegionWeights
+from .weights import LABELED_ORDER, UNLABELED_ORDER
 
 __all__ = ["MetaSSLLabeledLoss", "MetaSSLUnlabeledLoss"]
 
-_NORMALIZATIONS = ("total", "region")
-_UNANIMOUS = ("joint", "split", "released")
 
-
-class _RegionWeightedLoss(_Loss):
-    """What the two MetaSSL losses share: the partition, its weights and their normalization."""
-
-    def __init__(
-        self,
-        num_classes: int,
-        delta: float,
-        beta: float,
-        threshold: nn.Module | None,
-        scale: float,
-        normalization: str,
-        phi: str,
-        order: Sequence[Region],
-        confidence: str,
-        mode: str,
-        weights: Sequence[float] | None,
-        unanimous: str,
-    ) -> None:
-        super().__init__()
-        if normalization not in _NORMALIZATIONS:
-            raise ValueError(f"normalization={normalization!r} is unknown: choose one of {_NORMALIZATIONS}.")
-        if unanimous not in _UNANIMOUS:
-            raise ValueError(f"unanimous={unanimous!r} is unknown: choose one of {_UNANIMOUS}.")
-        if unanimous != "joint" and normalization != "region":
-            raise ValueError(f"unanimous={unanimous!r} averages parts of a region: it needs normalization='region'.")
-        threshold = AdaptiveThreshold(num_classes) if threshold is None else threshold
-        self.partition = Quadripartition(num_classes, threshold, confidence, mode)
-        # a bisection weighs its two regions with phi(0) and phi(delta): what it never assigns ranks last
-        kept = kept_regions(mode)
-        order = sorted(order, key=lambda region: region not in kept)
-        self.region_weights = RegionWeights(delta, beta, phi, order) if weights is None else FixedWeights(weights)
-        self.scale = scale
-        self.normalization = normalization
-        self.unanimous = unanimous
-        self.regions: Tensor | None = None
-        self.region_counts: Tensor | None = None
-        self.foreground_counts: Tensor | None = None
-
-    @torch.no_grad()
-    def _normalized_weights(self, regions: Tensor, label: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """Weight of every voxel, normalized so that weighted sums are the loss; 0 outside the mask."""
-        cells = regions + len(Region) * (label != 0)
-        counts = []
-        for cell in range(2 * len(Region)):
-            inside = cells == cell if mask is None else (cells == cell) & (mask != 0)
-            counts.append(inside.sum(dtype=dtype))
-        background, foreground = torch.stack(counts).view(2, -1)
-        self.regions, self.region_counts, self.foreground_counts = regions, background + foreground, foreground
-        table = self._normalized_table(background, foreground)
-        return _weight_map(table, cells, mask)
-
-    def _normalized_table(self, background: Tensor, foreground: Tensor) -> Tensor:
-        """Weight of one voxel by region, shape (8,): of those that the reference calls background, then the others."""
-        weights, counts = self.region_weights().to(background.dtype), background + foreground
-        if self.normalization == "total":
-            return (weights / (weights * counts).sum().clamp_min(WEIGHT_FLOOR)).repeat(2)
-        joint = weights / (counts + 1)
-        if self.unanimous == "joint":
-            return joint.repeat(2)
-        unanimous = weights[0] / (torch.stack([background[0], foreground[0]]) + 1)
-        if self.unanimous == "released":
-            unanimous = unanimous * unanimous.new_tensor([2, 0])
-        return torch.cat([unanimous[:1], joint[1:], unanimous[1:], joint[1:]])
-
-
-def _weight_map(table: Tensor, codes: Tensor, mask: Tensor | None) -> Tensor:
-    """Look up the weight of every voxel; 0 outside the mask."""
-    weight = table.take(codes.long())
-    return weight if mask is None else torch.where(mask != 0, weight, 0)
-
-
-class MetaSSLUnlabeledLoss(_RegionWeightedLoss):
+class MetaSSLUnlabeledLoss(RegionWeightedLoss):
     r"""Region-weighted cross-entropy against the reference's hard label (MetaSSL, Eq. 5-6, 9-10).
 
     ``L = scale * (1 / Z) * sum_x W_x * -log softmax(input)_x[label_x]`` with ``Z = sum_x W_x``. The regions compare
@@ -174,11 +98,11 @@ class MetaSSLUnlabeledLoss(_RegionWeightedLoss):
         label = hard_label(reference, label)
         regions = self.partition(reference, hard_label(input, None), label, mask)
         cross_entropy = cross_entropy_map(input, label)
-        weight = self._normalized_weights(regions, label, mask, cross_entropy.dtype)
+        weight = self.normalized_weights(regions, label, mask, cross_entropy.dtype)
         return self.scale * (weight * cross_entropy).sum()
 
 
-class MetaSSLLabeledLoss(_RegionWeightedLoss):
+class MetaSSLLabeledLoss(RegionWeightedLoss):
     r"""Region-weighted cross-entropy plus Dice against the annotation (MetaSSL, Eq. 7-8, Sec. III-C).
 
     The regions compare the reference's label with the *annotation*; the prediction that is trained plays no role in
@@ -291,11 +215,11 @@ class MetaSSLLabeledLoss(_RegionWeightedLoss):
         other = target if self.discrepancy == "annotation" else partner_label
         regions = self.partition(judge, other, judge_label, mask)
         cross_entropy = cross_entropy_map(input, target)
-        weight = self._normalized_weights(regions, judge_label, mask, cross_entropy.dtype)
+        weight = self.normalized_weights(regions, judge_label, mask, cross_entropy.dtype)
         loss = (weight * cross_entropy).sum()
         if self.dice:
             # Dice weighs with the plain weights: the normalizer would only change what eps means
-            plain = _weight_map(self.region_weights().to(cross_entropy.dtype), regions, mask)
+            plain = weight_map(self.region_weights().to(cross_entropy.dtype), regions, mask)
             loss = loss + soft_dice(input, target, plain)
         loss = self.scale * (ramp if self.ramped else 1.0) * loss
         return loss if self.base is None else loss + self.base(input, target, mask=mask)
