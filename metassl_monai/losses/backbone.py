@@ -93,7 +93,7 @@ class PseudoLabelDiceLoss(_Loss):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loss = CrossEntropyDiceLoss()
+        self.loss: _Loss = CrossEntropyDiceLoss()
 
     def forward(
         self, input: Tensor, reference: Tensor, label: Tensor | None = None, mask: Tensor | None = None

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from .functional import cross_entropy_map, hard_label, masked_mean, soft_dice
+from .backbone import PseudoLabelDiceLoss
+from .functional import cross_entropy_map, masked_mean, soft_dice
 from .shapes import check_shapes
 
 __all__ = ["CrossEntropyLinearDiceLoss", "PseudoLabelLinearDiceLoss"]
@@ -57,7 +58,7 @@ class CrossEntropyLinearDiceLoss(_Loss):
         return 0.5 * (cross_entropy + torch.stack(dice).mean())
 
 
-class PseudoLabelLinearDiceLoss(_Loss):
+class PseudoLabelLinearDiceLoss(PseudoLabelDiceLoss):
     """:class:`CrossEntropyLinearDiceLoss` against the reference's hard label: the unlabeled loss of CML (Eq. 10).
 
     Example::
@@ -73,10 +74,3 @@ class PseudoLabelLinearDiceLoss(_Loss):
     def __init__(self) -> None:
         super().__init__()
         self.loss = CrossEntropyLinearDiceLoss()
-
-    def forward(
-        self, input: Tensor, reference: Tensor, label: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """Compute the loss; arguments and result as in :class:`MetaSSLUnlabeledLoss`."""
-        check_shapes(input, reference=reference, label=label, mask=mask)
-        return self.loss(input, hard_label(reference, label), mask=mask)

@@ -15,7 +15,7 @@ from metassl_monai.networks import Features
 
 from . import alhvr_terms as terms
 from .alhvr_terms import Prototypes, Regions
-from .base import Batch, Method, Pair, Step, all_images
+from .base import Batch, Method, Pair, Step, all_images, require_two
 from .entropy import normalized_entropy
 from .perturbations import PERTURBATIONS
 
@@ -113,8 +113,7 @@ class ALHVR(Method):
         detach: bool = True,
     ) -> None:
         _check(beta, regions, reference, cos_classes)
-        if second_network is network:
-            raise ValueError("network and second_network are the same object: build a second one.")
+        require_two(network, second_network)
         super().__init__(network, labeled_loss, unlabeled_loss, ramp)
         self.second_network = second_network
         self.tap = tap

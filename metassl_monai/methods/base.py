@@ -145,6 +145,15 @@ def all_images(batch: Batch, key: str = "image") -> Tensor:
     return torch.cat([batch["labeled"][key], batch["unlabeled"][key]])
 
 
+def require_two(network: nn.Module, second_network: nn.Module) -> None:
+    """Raise ValueError where a method of two networks is given one twice."""
+    if second_network is network:
+        raise ValueError(
+            "network and second_network are the same object, so it would teach itself: "
+            'build a second one (in a config: "second_network_def": "%network_def").'
+        )
+
+
 def _by_name(loss: nn.Module | Mapping[str, nn.Module], name: str, stream: str) -> nn.Module:
     if not isinstance(loss, (Mapping, nn.ModuleDict)):
         return loss

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from .base import Batch, Method, Step, all_images, pair_streams
+from .base import Batch, Method, Step, all_images, pair_streams, require_two
 
 __all__ = ["CrossPseudoSupervision"]
 
@@ -36,11 +36,7 @@ class CrossPseudoSupervision(Method):
         ramp: Callable[[int], float],
         second_network: nn.Module,
     ) -> None:
-        if second_network is network:
-            raise ValueError(
-                "network and second_network are the same object, so it would teach itself: "
-                'build a second one (in a config: "second_network_def": "%network_def").'
-            )
+        require_two(network, second_network)
         super().__init__(network, labeled_loss, unlabeled_loss, ramp)
         self.second_network = second_network
 

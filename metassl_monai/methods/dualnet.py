@@ -13,7 +13,7 @@ from metassl_monai.losses.functional import soft_dice
 from metassl_monai.networks import Features, MeanOfTwo
 
 from . import dualnet_terms as terms
-from .base import Batch, Method, Pair, Step, all_images
+from .base import Batch, Method, Pair, Step, all_images, require_two
 
 __all__ = ["DualNet"]
 
@@ -97,8 +97,7 @@ class DualNet(Method):
         roles: str = "loss",
     ) -> None:
         _check(keep, temperature, roles)
-        if second_network is network:
-            raise ValueError("network and second_network are the same object: build a second one.")
+        require_two(network, second_network)
         super().__init__(network, labeled_loss, unlabeled_loss, ramp)
         self.second_network = second_network
         self.contrastive_ramp = contrastive_ramp
