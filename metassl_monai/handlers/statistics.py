@@ -8,7 +8,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from metassl_monai.losses import Region
+from metassl_monai.losses import Region, RegionAccuracyWeights
 
 __all__ = ["TrainingStatistics"]
 
@@ -21,6 +21,7 @@ class TrainingStatistics:
     * ``pixels/<stream>/<pair>/<UC|US|DC|DS>``: mean number of voxels a step (MetaSSL, Fig. 9): of UC and US those that
       the reference does not call background, which would drown the others, of DC and DS all.
     * ``threshold/<stream>/<pair>/<class>``: thresholds at the end of the epoch.
+    * ``accuracy/<stream>/<pair>/<UC|US|DC|DS>/<class>``: likewise the weights of a :class:`RegionAccuracyWeights`.
 
     Sums stay on the device until the epoch ends, so that no step waits for them. Give it before the loggers.
     """
@@ -60,6 +61,11 @@ class TrainingStatistics:
             values = getattr(getattr(getattr(loss, "partition", None), "threshold", None), "values", None)
             if isinstance(values, Tensor):
                 metrics.update({f"threshold/{name}/{c}": value for c, value in enumerate(values.tolist())})
+            if isinstance(weights := getattr(loss, "region_weights", None), RegionAccuracyWeights):
+                rows = zip(Region, weights().tolist(), strict=True)
+                metrics.update(
+                    {f"accuracy/{name}/{r.name}/{c}": value for r, row in rows for c, value in enumerate(row)}
+                )
 
     def _region_metrics(self, name: str, steps: int) -> dict[str, float]:
         counts = self.sums[f"regions/{name}"]

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from .backbone import CrossEntropyDiceLoss, KLDivergenceLoss, PseudoLabelDiceLoss, PseudoLabelLoss, SoftmaxMSELoss
 from .conflict import ConflictPseudoLabelLoss
+from .decoupled import DecoupledConsistencyLoss
 from .linear_dice import CrossEntropyLinearDiceLoss, PseudoLabelLinearDiceLoss
 from .metassl import MetaSSLLabeledLoss, MetaSSLUnlabeledLoss
 from .monitored import MonitoredLoss
 from .presets import PRESETS, metassl_losses
 from .rectified import UncertaintyRectifiedLoss
+from .region_accuracy import RegionAccuracyWeights
 from .regions import Quadripartition, Region
+from .reliable import ReliablePseudoLabelLoss
 from .rival_thresholds import FlexMatchThreshold, FreeMatchThreshold
 from .sharpened import SharpenedMSELoss
 from .thresholds import AdaptiveThreshold, FixedThreshold
@@ -24,6 +27,7 @@ __all__ = [
     "ConflictPseudoLabelLoss",
     "CrossEntropyDiceLoss",
     "CrossEntropyLinearDiceLoss",
+    "DecoupledConsistencyLoss",
     "FixedThreshold",
     "FixedWeights",
     "FlexMatchThreshold",
@@ -37,7 +41,9 @@ __all__ = [
     "PseudoLabelLoss",
     "Quadripartition",
     "Region",
+    "RegionAccuracyWeights",
     "RegionWeights",
+    "ReliablePseudoLabelLoss",
     "SharpenedMSELoss",
     "SoftmaxMSELoss",
     "UncertaintyRectifiedLoss",

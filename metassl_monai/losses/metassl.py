@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from .functional import cross_entropy_map, hard_label, soft_dice
+from .region_accuracy import RegionAccuracyWeights
 from .region_weighted import RegionWeightedLoss, weight_map
 from .regions import Region
 from .shapes import check_shapes
@@ -38,6 +40,8 @@ class MetaSSLUnlabeledLoss(RegionWeightedLoss):
         unanimous: with ``normalization="region"``, ``"split"`` takes the means of UC over the voxels that the reference
             calls background and over the others, apart, so that the background does not drown them. ``"released"``
             counts the background's twice and the others' not at all, a slip of the authors' 2D release.
+        accuracies: measured weights of each region and class, instead of ``weights`` and what those replace. They stay
+            at 1 unless a :class:`MetaSSLLabeledLoss` measures them (its ``accuracies_of``).
 
     Attributes:
         regions: :class:`Region` of every voxel in the last call, ``(B, 1, *spatial)`` uint8, detached.
@@ -72,10 +76,18 @@ class MetaSSLUnlabeledLoss(RegionWeightedLoss):
         mode: str = "quad",
         weights: Sequence[float] | None = None,
         unanimous: str = "joint",
+        accuracies: RegionAccuracyWeights | None = None,
     ) -> None:
         super().__init__(
             num_classes, delta, beta, threshold, scale, normalization, phi, order, confidence, mode, weights, unanimous
         )
+        if accuracies is None:
+            return
+        if accuracies.num_classes != num_classes:
+            raise ValueError(f"the accuracies have {accuracies.num_classes} classes and num_classes is {num_classes}.")
+        if normalization != "total":
+            raise ValueError(f"normalization={normalization!r}: accuracies are weights of voxels and need 'total'.")
+        self.region_weights = accuracies
 
     def forward(
         self, input: Tensor, reference: Tensor, label: Tensor | None = None, mask: Tensor | None = None
@@ -100,6 +112,32 @@ class MetaSSLUnlabeledLoss(RegionWeightedLoss):
         cross_entropy = cross_entropy_map(input, label)
         weight = self.normalized_weights(regions, label, mask, cross_entropy.dtype)
         return self.scale * (weight * cross_entropy).sum()
+
+    @torch.no_grad()
+    def measure(
+        self, input: Tensor, target: Tensor, reference: Tensor, label: Tensor | None = None, mask: Tensor | None = None
+    ) -> None:
+        """Update the accuracies on labeled images, in the regions that they would have if they were unlabeled.
+
+        Args:
+            input: see :meth:`forward`.
+            target: annotation, class indices, ``(B, 1, *spatial)``.
+            reference: see :meth:`forward`.
+            label: see :meth:`forward`.
+            mask: see :meth:`forward`.
+
+        Raises:
+            ValueError: when the loss was built without accuracies, or the shapes do not fit.
+        """
+        if not isinstance(self.region_weights, RegionAccuracyWeights):
+            raise ValueError("this loss measures nothing: build it with accuracies=RegionAccuracyWeights(num_classes).")
+        label = hard_label(reference, label)
+        threshold = self.partition.threshold
+        training = threshold.training
+        threshold.eval()  # the thresholds follow the unlabeled images alone
+        regions = self.partition(reference, hard_label(input, None), label, mask)
+        threshold.train(training)
+        self.region_weights.update(regions, label, label == target, mask)
 
 
 class MetaSSLLabeledLoss(RegionWeightedLoss):
@@ -132,6 +170,7 @@ class MetaSSLLabeledLoss(RegionWeightedLoss):
         dice: add the weighted Dice.
         ramped: multiply the weighted part by the ramp.
         base: a plain loss beside it, called as ``base(input, target, mask=mask)``.
+        accuracies_of: unlabeled loss whose :class:`RegionAccuracyWeights` each call in training mode updates.
 
     Attributes:
         regions: :class:`Region` of every voxel in the last call, ``(B, 1, *spatial)`` uint8, detached.
@@ -169,6 +208,7 @@ class MetaSSLLabeledLoss(RegionWeightedLoss):
         dice: bool = True,
         ramped: bool = False,
         base: nn.Module | None = None,
+        accuracies_of: MetaSSLUnlabeledLoss | None = None,
     ) -> None:
         super().__init__(
             num_classes, delta, beta, threshold, scale, normalization, phi, order, confidence, mode, weights, unanimous
@@ -184,6 +224,7 @@ class MetaSSLLabeledLoss(RegionWeightedLoss):
         self.dice = dice
         self.ramped = ramped
         self.base = base
+        self.accuracies_of = accuracies_of
 
     def forward(
         self,
@@ -221,6 +262,8 @@ class MetaSSLLabeledLoss(RegionWeightedLoss):
             # Dice weighs with the plain weights: the normalizer would only change what eps means
             plain = weight_map(self.region_weights().to(cross_entropy.dtype), regions, mask)
             loss = loss + soft_dice(input, target, plain)
+        if self.training and self.accuracies_of is not None:
+            self.accuracies_of.measure(input, target, reference, label, mask)
         loss = self.scale * (ramp if self.ramped else 1.0) * loss
         return loss if self.base is None else loss + self.base(input, target, mask=mask)
 

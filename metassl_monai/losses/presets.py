@@ -10,6 +10,7 @@ from torch import nn
 
 from .backbone import CrossEntropyDiceLoss
 from .metassl import MetaSSLLabeledLoss, MetaSSLUnlabeledLoss
+from .region_accuracy import RegionAccuracyWeights
 from .regions import Region
 from .rival_thresholds import FlexMatchThreshold, FreeMatchThreshold
 from .thresholds import AdaptiveThreshold, FixedThreshold
@@ -37,6 +38,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper_IVA": {"labeled": {"delta": 0.6}, "unlabeled": {"delta": 0.3}, "threshold": {"keep": 0.99}},
     # Eq. 10 to the letter: 0.99 on the new value.
     "paper_literal_ema": {"labeled": {"delta": 0.3}, "unlabeled": {"delta": 0.6}, "threshold": {"keep": 0.01}},
+    # Annotations are right, so labeled images are weighed alike; accuracies take the place of the unlabeled delta.
+    "region_accuracy": {
+        "labeled": {"delta": 0.0},
+        "unlabeled": {"delta": 0.0},
+        "threshold": {"keep": 0.99},
+        "accuracies": {"keep": 0.99},
+    },
     "ref_cps2d": {
         "labeled": {**_RELEASED_LABELED, "delta": 0.3, "scale": 85.0, "order": UNLABELED_ORDER},
         "unlabeled": {**_RELEASED, "delta": 0.6, "scale": 50.0},
@@ -92,7 +100,7 @@ def metassl_losses(
     Raises:
         TypeError: when the losses have no argument of this name.
         ValueError: when the preset, the threshold or the value of an option is unknown, or one of the weight function
-            is given to a preset that fixes its weights.
+            is given to a preset that fixes or measures its weights.
 
     Example::
 
@@ -105,17 +113,24 @@ def metassl_losses(
     settings = PRESETS[preset]
     first = _threshold(num_classes, threshold, settings["threshold"])
     second = first if share_thresholds else _threshold(num_classes, threshold, settings["threshold"])
-    return (
-        MetaSSLLabeledLoss(num_classes, threshold=first, **_merged(settings["labeled"], both, labeled or {})),
-        MetaSSLUnlabeledLoss(num_classes, threshold=second, **_merged(settings["unlabeled"], both, unlabeled or {})),
-    )
+    labeled_options = _merged(settings, "labeled", both, labeled or {})
+    unlabeled_options = _merged(settings, "unlabeled", both, unlabeled or {})
+    if "accuracies" in settings:
+        unlabeled_options["accuracies"] = RegionAccuracyWeights(num_classes, **settings["accuracies"])
+    unlabeled_loss = MetaSSLUnlabeledLoss(num_classes, threshold=second, **unlabeled_options)
+    if "accuracies" in settings:
+        labeled_options["accuracies_of"] = unlabeled_loss
+    return MetaSSLLabeledLoss(num_classes, threshold=first, **labeled_options), unlabeled_loss
 
 
-def _merged(settings: Mapping[str, Any], both: Mapping[str, Any], one: Mapping[str, Any]) -> dict[str, Any]:
-    given = {**both, **one}
+def _merged(preset: Mapping[str, Any], stream: str, both: Mapping[str, Any], one: Mapping[str, Any]) -> dict[str, Any]:
+    settings, given = preset[stream], {**both, **one}
     idle = {"delta", "beta", "phi", "order"} & set(given)
     if idle and "weights" in settings and "weights" not in given:
         raise ValueError(f"this preset fixes its weights, so {sorted(idle)} would do nothing: pass weights=None, too.")
+    idle |= {"weights"} & set(given)
+    if idle and "accuracies" in preset:
+        raise ValueError(f"this preset measures its weights, so {sorted(idle)} would do nothing: leave that out.")
     return {**settings, **given}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
 from .functional import WEIGHT_FLOOR
+from .region_accuracy import RegionAccuracyWeights
 from .regions import Quadripartition, Region, kept_regions
 from .thresholds import AdaptiveThreshold
 from .weights import FixedWeights, RegionWeights
@@ -50,7 +51,9 @@ class RegionWeightedLoss(_Loss):
         # a bisection weighs its two regions with phi(0) and phi(delta): what it never assigns ranks last
         kept = kept_regions(mode)
         order = sorted(order, key=lambda region: region not in kept)
-        self.region_weights = RegionWeights(delta, beta, phi, order) if weights is None else FixedWeights(weights)
+        self.region_weights: nn.Module = (
+            RegionWeights(delta, beta, phi, order) if weights is None else FixedWeights(weights)
+        )
         self.scale = scale
         self.normalization = normalization
         self.unanimous = unanimous
@@ -68,8 +71,11 @@ class RegionWeightedLoss(_Loss):
             counts.append(inside.sum(dtype=dtype))
         background, foreground = torch.stack(counts).view(2, -1)
         self.regions, self.region_counts, self.foreground_counts = regions, background + foreground, foreground
-        table = self._normalized_table(background, foreground)
-        return weight_map(table, cells, mask)
+        if isinstance(self.region_weights, RegionAccuracyWeights):
+            table = self.region_weights().to(dtype).flatten()
+            weight = weight_map(table, self.partition.num_classes * regions.long() + label, mask)
+            return weight / weight.sum().clamp_min(WEIGHT_FLOOR)
+        return weight_map(self._normalized_table(background, foreground), cells, mask)
 
     def _normalized_table(self, background: Tensor, foreground: Tensor) -> Tensor:
         """Weight of one voxel by region, shape (8,): of those that the reference calls background, then the others."""

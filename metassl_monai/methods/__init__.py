@@ -13,14 +13,18 @@ from .cml import CrossViewMutualLearning
 from .cml_pretraining import CrossViewPretraining
 from .copy_paste_pretraining import CopyPastePretraining
 from .cps import CrossPseudoSupervision
+from .dc_net import DecoupledConsistency
 from .dualnet import DualNet
 from .em import EntropyMinimization
 from .fixmatch import FixMatch
 from .ict import InterpolationConsistency
 from .mc_net import MutualConsistency
+from .mcf import MutualCorrection
 from .mean_teacher import MeanTeacher
+from .mlrp import ReliableMutualLearning
 from .ramp import GaussianRamp
 from .rdrop import RDrop
+from .sdcl import DiscrepancyCorrection
 from .supervised import Supervised
 from .ua_mt import UncertaintyAwareMeanTeacher
 from .urpc import UncertaintyRectifiedPyramid
@@ -36,6 +40,8 @@ __all__ = [
     "CrossPseudoSupervision",
     "CrossViewMutualLearning",
     "CrossViewPretraining",
+    "DecoupledConsistency",
+    "DiscrepancyCorrection",
     "DualNet",
     "EntropyMinimization",
     "FixMatch",
@@ -44,8 +50,10 @@ __all__ = [
     "MeanTeacher",
     "Method",
     "MutualConsistency",
+    "MutualCorrection",
     "Pair",
     "RDrop",
+    "ReliableMutualLearning",
     "Step",
     "Supervised",
     "UncertaintyAwareMeanTeacher",

@@ -13,7 +13,14 @@ import torch
 from ignite.engine import Events
 
 from metassl_monai.handlers import TrainingStatistics
-from metassl_monai.losses import FixedThreshold, MetaSSLLabeledLoss, MetaSSLUnlabeledLoss, MonitoredLoss, Region
+from metassl_monai.losses import (
+    FixedThreshold,
+    MetaSSLLabeledLoss,
+    MetaSSLUnlabeledLoss,
+    MonitoredLoss,
+    Region,
+    metassl_losses,
+)
 
 NAMES = {"supervised": ["network"], "mean_teacher": ["network"], "cps": ["network", "second_network"]}
 
@@ -134,6 +141,21 @@ def test_fixed_threshold_is_reported_too(make_run: Callable) -> None:
     run.method.unlabeled_losses["network"] = MetaSSLUnlabeledLoss(3, threshold=FixedThreshold(0.7))
     metrics = run.train().trainer.state.metrics
     assert metrics["threshold/labeled/network/0"] == metrics["threshold/unlabeled/network/0"] == pytest.approx(0.7)
+
+
+def test_measured_accuracies_are_those_at_the_end_of_the_epoch(make_run: Callable) -> None:
+    run = make_run("mean_teacher", epochs=1, handlers=[TrainingStatistics()])
+    labeled, unlabeled = metassl_losses(3, "region_accuracy")
+    run.method.labeled_losses["network"], run.method.unlabeled_losses["network"] = labeled, unlabeled
+    metrics = run.train().trainer.state.metrics
+    found = {key: value for key, value in metrics.items() if key.startswith("accuracy/")}
+    accuracies = unlabeled.region_weights()
+    assert found == {
+        f"accuracy/unlabeled/network/{region.name}/{c}": accuracies[region, c].item()
+        for region in Region
+        for c in range(3)
+    }
+    assert (accuracies < 1).any()
 
 
 def test_own_losses_have_neither_regions_nor_thresholds(make_run: Callable) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One rank of the gloo test in test_thresholds.py: read a shard, update thresholds, write them. Run as a script."""
+"""One rank of the gloo test in test_thresholds.py: read a shard, update what it names, write it. Run as a script."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metassl_monai import losses
 
 
 def main(rank: int, world_size: int, rendezvous: str, shard: str, output: str) -> None:
-    """Update each threshold that the shard names twice on this rank's part."""
+    """Update each threshold that the shard names, and accuracies, twice on this rank's part."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world_size)
     data = torch.load(shard, weights_only=True)
@@ -22,6 +22,10 @@ def main(rank: int, world_size: int, rendezvous: str, shard: str, output: str) -
         for _ in range(2):
             threshold(data["confidence"], data["label"], data["mask"], data["reference"])
         states[name] = threshold.state_dict()
+    accuracies = losses.RegionAccuracyWeights(4, keep=0.6)
+    for _ in range(2):
+        accuracies.update(data["regions"], data["label"], data["right"], data["mask"])
+    states["accuracies"] = accuracies.state_dict()
     torch.save(states, output)
     dist.destroy_process_group()
 

@@ -45,6 +45,7 @@ METASSL: dict[str, Callable[[int], nn.Module]] = {
     "unlabeled-flexmatch": lambda c: MetaSSLUnlabeledLoss(c, threshold=FlexMatchThreshold(c, value=0.7, keep=0.5)),
     "unlabeled-freematch": lambda c: MetaSSLUnlabeledLoss(c, threshold=FreeMatchThreshold(c, keep=0.5)),
     "unlabeled-released": lambda c: metassl_losses(c, "ref_3d")[1],
+    "unlabeled-region-accuracy": lambda c: metassl_losses(c, "region_accuracy")[1],
     "unlabeled-slip": lambda c: metassl_losses(c, "ref_cct2d", unanimous="released", threshold=0.5)[1],
     "labeled": MetaSSLLabeledLoss,
     "labeled-region": lambda c: MetaSSLLabeledLoss(c, normalization="region", scale=0.5),
@@ -56,6 +57,7 @@ METASSL: dict[str, Callable[[int], nn.Module]] = {
     ),
     "labeled-self": lambda c: MetaSSLLabeledLoss(c, judge="self", weights=(1.0, 0.5, 0.0, 0.25), ramped=True),
     "labeled-released": lambda c: metassl_losses(c, "ref_cps2d")[0],
+    "labeled-region-accuracy": lambda c: metassl_losses(c, "region_accuracy")[0],
 }
 LOSSES: dict[str, Callable[[int], nn.Module]] = {
     **METASSL,
@@ -75,8 +77,9 @@ WITH_REGIONS = {**METASSL, **{name: build for name, build in LOSSES.items() if n
 has_regions = pytest.mark.parametrize("build", list(WITH_REGIONS.values()), ids=list(WITH_REGIONS))
 IGNORES_LABEL = ("cross-entropy-dice", "softmax-mse", "kl-divergence")
 CHECKS_LABEL = {name: build for name, build in LOSSES.items() if name not in IGNORES_LABEL}
-# a monitor and a network that judges itself look at the label without an effect on the loss
-READS_LABEL = [name for name in CHECKS_LABEL if name not in ("labeled-self", "monitored-labeled")]
+# these look at the label without an effect on the loss: a network judges itself, weights are alike, a monitor watches
+WITHOUT_EFFECT = ("labeled-self", "labeled-region-accuracy", "monitored-labeled")
+READS_LABEL = [name for name in CHECKS_LABEL if name not in WITHOUT_EFFECT]
 READS_REFERENCE = {name: build for name, build in LOSSES.items() if name != "cross-entropy-dice"}
 DETACHES_REFERENCE = {name: build for name, build in LOSSES.items() if name != "kl-divergence"}
 detaches_reference = pytest.mark.parametrize("build", list(DETACHES_REFERENCE.values()), ids=list(DETACHES_REFERENCE))
@@ -295,8 +298,9 @@ def test_moving_voxels_changes_nothing(build, change, batch, label, mask):
 
 
 def reordered(values: Tensor, order: Tensor) -> Tensor:
-    """Reorder a state with a number for each class, and perhaps some more behind them; one number stays as it is."""
-    return values if values.ndim == 0 else torch.cat([values[: len(order)][order], values[len(order) :]])
+    """Reorder the classes of a state, last dimension, perhaps with more behind them; one number stays as it is."""
+    classes = len(order)
+    return values if values.ndim == 0 else torch.cat([values[..., order], values[..., classes:]], dim=-1)
 
 
 @pytest.mark.parametrize("name", list(LOSSES))
@@ -477,6 +481,7 @@ def silence(monkeypatch: pytest.MonkeyPatch, term: str | None) -> None:
         ("pseudo-label", None),
         ("softmax-mse", None),
         ("unlabeled-released", None),
+        ("unlabeled-region-accuracy", None),
         ("labeled-released", "dice"),
         ("pseudo-label-dice", "dice"),
         ("pseudo-label-dice", "cross-entropy"),
@@ -541,7 +546,7 @@ def test_a_class_absent_from_batch_and_labels(build):
     assert all(values.isfinite().all() for values in thresholds(loss))
     if isinstance(getattr(getattr(loss, "partition", None), "threshold", None), AdaptiveThreshold):
         expected = 0.45 if decays(loss) else 0.5
-        assert [values[3].item() for values in thresholds(loss)] == pytest.approx([expected])
+        assert all(values[3].item() == pytest.approx(expected) for values in used_thresholds(loss))
 
 
 @pytest.mark.parametrize("normalization", ["total", "region"])

@@ -24,6 +24,7 @@ from metassl_monai.losses import (
     MetaSSLUnlabeledLoss,
     Quadripartition,
     Region,
+    RegionAccuracyWeights,
 )
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
@@ -243,6 +244,11 @@ SHARED = {
 }
 
 
+def judged(confidence: Tensor) -> dict[str, Tensor]:
+    """Some regions, and some voxels that are right."""
+    return {"regions": (4 * confidence).long(), "right": confidence % 0.1 < 0.05}
+
+
 def test_ranks_agree_with_one_process_on_the_whole_batch(tmp_path):
     """Ranks differ in voxels, classes and masks, so a mean of means would be wrong; class 3 is on neither."""
     shards = [statistics(0, 2, (1, 1, 3, 3)), statistics(1, 3, (1, 1, 6, 7))]
@@ -255,7 +261,8 @@ def test_ranks_agree_with_one_process_on_the_whole_batch(tmp_path):
     processes = []
     for rank, (shard, reference) in enumerate(zip(shards, references, strict=True)):
         content = dict(zip(("confidence", "label", "mask"), shard, strict=True))
-        torch.save({**content, "reference": reference, "thresholds": SHARED}, tmp_path / f"shard{rank}.pt")
+        content |= {"reference": reference, "thresholds": SHARED, **judged(shard[0])}
+        torch.save(content, tmp_path / f"shard{rank}.pt")
         arguments = [f"{tmp_path.as_uri()}/rendezvous", tmp_path / f"shard{rank}.pt", tmp_path / f"states{rank}.pt"]
         command = [sys.executable, str(script), str(rank), "2", *map(str, arguments)]
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
@@ -277,6 +284,10 @@ def test_ranks_agree_with_one_process_on_the_whole_batch(tmp_path):
             threshold(*whole, reference)
         torch.testing.assert_close(first[name], dict(threshold.state_dict()))
         assert (threshold.values[:3] != untouched[:3]).all()
+    accuracies = RegionAccuracyWeights(4, keep=0.6)
+    for _ in range(2):
+        accuracies.update(**judged(whole[0]), label=whole[1], mask=whole[2])
+    torch.testing.assert_close(first["accuracies"], dict(accuracies.state_dict()))
     assert first["adaptive"]["values"][3] == 0.5
     assert first["decaying"]["values"][3].item() == pytest.approx(0.9 / 4)
     assert first["flexmatch"]["values"][3] == 0

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mutual learning with reliable pseudo-labels: the surer decoder teaches (Su et al., Medical Image Analysis, 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from metassl_monai.losses.confidences import at_least_float
+from metassl_monai.losses.functional import WEIGHT_FLOOR, hard_label
+from metassl_monai.networks import Features
+from metassl_monai.networks.second_decoder import fresh_copy
+
+from .alhvr_terms import Prototypes, cosines
+from .base import Batch, Method, Step, all_images, pair_streams
+from .entropy import normalized_entropy
+
+__all__ = ["ReliableMutualLearning", "reliability"]
+
+
+class ReliableMutualLearning(Method):
+    """One encoder and two decoders; at each unlabeled voxel the one of less entropy teaches the other one (MLRP).
+
+    The mask of a pair is 0 where its decoder is the surer one, or both are alike, and elsewhere the teacher's
+    :func:`reliability`, never 0. The method's own loss multiplies by it; a MetaSSL loss sees where the mask is not
+    zero, and weighs by its regions instead.
+
+    The paper's abstract states the two questions, which label is reliable and how reliable it is; the formulas are
+    those of the authors' release (not checked against the paper's). The release compares on labeled images too, and its
+    two decoders differ in how they upsample; here the second one is the first one with other initial weights.
+
+    Args:
+        network: must have ``encoder``, which maps images to a list of features, and ``decoder``, which maps such a list
+            to logits, as the networks of :mod:`metassl_monai.networks` have.
+        labeled_loss: see :class:`Method`.
+        unlabeled_loss: see :class:`Method`; :class:`ReliablePseudoLabelLoss` is the method's own.
+        ramp: see :class:`Method`.
+        tap: name of the submodule of the decoder whose output the prototypes average: in the release the features that
+            enter the head.
+
+    Raises:
+        ValueError: when the network has no ``encoder`` or no ``decoder``, or that has no submodule ``tap``.
+    """
+
+    names = {"labeled": ("network", "second_decoder"), "unlabeled": ("network", "second_decoder")}
+
+    def __init__(
+        self,
+        network: nn.Module,
+        labeled_loss: nn.Module | Mapping[str, nn.Module],
+        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
+        ramp: Callable[[int], float],
+        tap: str,
+    ) -> None:
+        if not (hasattr(network, "encoder") and hasattr(network, "decoder")):
+            raise ValueError(
+                f"{type(network).__name__} has no `encoder` and `decoder`, of which MLRP doubles the latter: "
+                "use a network of metassl_monai.networks, or give yours these two submodules."
+            )
+        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
+        self.second_decoder = fresh_copy(network.get_submodule("decoder"))
+        self.tap = tap
+        self.readers = [Features(decoder, [tap]) for decoder in (network.get_submodule("decoder"), self.second_decoder)]
+
+    def pairs(self, batch: Batch, step: int) -> Step:
+        """Judge each decoder by the other on both streams, on unlabeled images where that one is surer."""
+        target = batch["labeled"]["label"]
+        labeled = len(target)
+        encoded = self.network.get_submodule("encoder")(all_images(batch))
+        (first, tapped), (second, tapped_too) = (reader(encoded) for reader in self.readers)
+        pairs = []
+        for name, prediction, reference, features in (
+            ("network", first, second, tapped_too[self.tap]),
+            ("second_decoder", second, first, tapped[self.tap]),
+        ):
+            on_labeled, on_unlabeled = pair_streams(prediction, reference, name, target)
+            mask = _mask(on_unlabeled.prediction, on_unlabeled.reference, features[labeled:])
+            pairs += [on_labeled, on_unlabeled._replace(mask=mask)]
+        return Step(pairs, {}, first[:labeled])
+
+
+@torch.no_grad()
+def reliability(logits: Tensor, features: Tensor) -> Tensor:
+    """How far features say what the head says: ``1 - mean_c (s_c - p_c)^2``, without gradient.
+
+    ``p`` are the probabilities of a voxel and ``s`` the cosines of its feature with the prototypes of the classes, each
+    the mean feature of the voxels of the image that have this label; 0 for a class that none has.
+
+    Args:
+        logits: ``(B, C, *spatial)``.
+        features: ``(B, channels, *coarse)``; interpolated to the size of the logits.
+
+    Returns:
+        ``(B, 1, *spatial)``, at most 1, and at least 0 for features that are nowhere negative.
+
+    Example::
+
+        >>> import torch
+        >>> from metassl_monai.methods.mlrp import reliability
+        >>> logits = torch.tensor([[[9.0, -9.0, 0.0], [-9.0, 9.0, 0.1]]])
+        >>> features = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]])
+        >>> [round(value, 2) for value in reliability(logits, features).flatten().tolist()]
+        [1.0, 1.0, 0.77]
+    """
+    labels = hard_label(logits, None).split(1)
+    # image by image, as the release does: a structure need not look alike in two scans
+    similarity = torch.cat(
+        [
+            cosines(own, Prototypes.of(own, label, logits.shape[1]), label)
+            for own, label in zip(features.split(1), labels, strict=True)
+        ]
+    )
+    return 1 - (similarity - at_least_float(logits).softmax(dim=1)).square().mean(dim=1, keepdim=True)
+
+
+@torch.no_grad()
+def _mask(prediction: Tensor, reference: Tensor, features: Tensor) -> Tensor:
+    surer = normalized_entropy(reference) < normalized_entropy(prediction)
+    # above 0, also where features have opposite signs: no voxel teaches the contrary or drops out of the mask
+    return torch.where(surer, reliability(reference, features).clamp_min(WEIGHT_FLOOR), 0)
