@@ -117,6 +117,40 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A metrics.json, its folder, or a run's output folder.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The other, of the same cases.")],
+    metric: Annotated[list[str] | None, typer.Option(help="Repeatable; dice and hd95_mm if left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A JSON file for the numbers.")] = None,
+) -> None:
+    """Tell which of two evaluations is higher, by how much, and whether that is more than chance."""
+    from metassl_monai.apps.compare import compare_evaluations, verdicts
+    from metassl_monai.report import format_comparison
+
+    rows = compare_evaluations(a, b, metric or ("dice", "hd95_mm"), out)
+    Console(width=None if sys.stdout.isatty() else 130).print(format_comparison(rows))
+    typer.echo(verdicts(rows))
+
+
+@app.command()
+def experiment(
+    file: Annotated[Path, typer.Argument(help="The experiment, such as bundles/*/experiments/*.json.")],
+    dataset_dir: DatasetDir,
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")],
+    results: Annotated[Path | None, typer.Option(help="Folder of the results; OUT/results if left out.")] = None,
+    stored: Annotated[Path, typer.Option(help="Folder of results to compare with.")] = Path("docs/results"),
+    row: Annotated[list[str] | None, typer.Option(help="A row; repeatable, all if left out.")] = None,
+    labeled: Annotated[list[int] | None, typer.Option(help="A number of labeled subjects; as --row.")] = None,
+    subset: Annotated[list[str] | None, typer.Option(help="A labeled subset; as --row.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="A seed of the training; as --row.")] = None,
+) -> None:
+    """Run a grid of methods, presets, labeled subsets and seeds, and make tables of it; goes on where it stopped."""
+    from metassl_monai.apps.experiment_run import run_experiment
+
+    run_experiment(file, dataset_dir, out, results, stored, row or (), labeled or (), subset or (), seed or ())
+
+
+@app.command()
 def bundle(
     name: Annotated[str | None, typer.Argument(help="Name of a bundle; all are listed if left out.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to copy it into.")] = Path(),

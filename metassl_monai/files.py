@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing files so that a crash leaves the old file or the new one, never half of one."""
+"""Writing files so that a crash leaves the old file or the new one, never half of one; strict JSON."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-__all__ = ["atomic_write"]
+__all__ = ["atomic_write", "nan_for_null", "null_for_nan", "write_json"]
 
 
 @contextmanager
@@ -52,3 +54,47 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write strict JSON, with ``null`` for NaN, in one step.
+
+    Args:
+        path: the file to write; its folder is created.
+        content: mappings, sequences, texts, numbers and booleans.
+
+    Raises:
+        TypeError: ``content`` has a type that JSON has not. Nothing is written.
+        ValueError: A number is infinite, for which JSON has no form. Nothing is written.
+
+    Example::
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from metassl_monai.files import write_json
+        >>> path = Path(tempfile.mkdtemp()) / "run.json"
+        >>> write_json(path, {"dice": float("nan")})
+        >>> path.read_text().split()
+        ['{', '"dice":', 'null', '}']
+    """
+    text = json.dumps(null_for_nan(content), indent=1, allow_nan=False) + "\n"
+    with atomic_write(path) as file:
+        file.write(text)
+
+
+def null_for_nan(value: Any) -> Any:
+    """Return a copy of nested mappings and sequences in which None stands for NaN."""
+    if isinstance(value, Mapping):
+        return {key: null_for_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [null_for_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def nan_for_null(value: Any) -> Any:
+    """Return a copy of nested mappings and lists in which NaN stands for None."""
+    if isinstance(value, Mapping):
+        return {key: nan_for_null(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [nan_for_null(item) for item in value]
+    return math.nan if value is None else value

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metassl_monai.files import atomic_write
-from metassl_monai.report import CaseRow, compare_cases
+from metassl_monai.files import nan_for_null, write_json
+from metassl_monai.report import compare_cases
 
 from .errors import UserError
 
@@ -42,7 +41,7 @@ def compare_evaluations(
     tables = [_read_table(file) for file in files]
     _compare_sources(*(table.get("about") or {} for table in tables))
     try:
-        rows = compare_cases(_case_rows(tables[0]), _case_rows(tables[1]), metrics)
+        rows = compare_cases(nan_for_null(tables[0]["cases"]), nan_for_null(tables[1]["cases"]), metrics)
     except ValueError as error:
         raise UserError(f"A is {files[0]}, B is {files[1]}: {error}.") from None
     if out is not None:
@@ -125,10 +124,6 @@ def _has_numbers(row: Mapping[str, Any]) -> bool:
     return all(isinstance(value, str if key in _KEYS else float | int | None) for key, value in row.items())
 
 
-def _case_rows(table: Mapping[str, Any]) -> list[CaseRow]:
-    return [{key: math.nan if value is None else value for key, value in row.items()} for row in table["cases"]]
-
-
 def _compare_sources(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
     """Refuse different splits, warn of different datalists; a bundle's own evaluation names neither."""
     if "split" in a and "split" in b and a["split"] != b["split"]:
@@ -143,14 +138,7 @@ def _compare_sources(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
 def _write(out: Path, files: Sequence[Path], rows: Sequence[Mapping[str, Any]]) -> None:
     if out.resolve() in [file.resolve() for file in files]:
         raise UserError(f"--out {out}: is one of the tables that are compared, choose another file.")
-    strict = [{key: None if _is_nan(value) else value for key, value in row.items()} for row in rows]
-    document = {"a": str(files[0]), "b": str(files[1]), "rows": strict}
     try:
-        with atomic_write(out) as file:
-            file.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+        write_json(out, {"a": str(files[0]), "b": str(files[1]), "rows": rows})
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror}.") from None
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
-from metassl_monai.files import atomic_write
+from metassl_monai.files import atomic_write, write_json
 
 __all__ = ["CaseRow", "case_rows", "format_summary", "summarize", "write_case_table"]
 
@@ -121,11 +120,9 @@ def write_case_table(rows: Sequence[CaseRow], directory: str | Path, about: Mapp
         a1,a,mean,0.5
     """
     document = {"about": about, "summary": summarize(rows), "cases": rows}
-    text = json.dumps(_null_for_nan(document), indent=2, allow_nan=False) + "\n"
-    directory = Path(directory)
-    for name, content in (("cases.csv", _csv_text(rows)), ("metrics.json", text)):
-        with atomic_write(directory / name) as file:
-            file.write(content)
+    write_json(Path(directory, "metrics.json"), document)
+    with atomic_write(Path(directory, "cases.csv")) as file:
+        file.write(_csv_text(rows))
 
 
 def format_summary(
@@ -195,11 +192,3 @@ def _csv_text(rows: Sequence[CaseRow]) -> str:
     writer.writerow((*_KEYS, *names))
     writer.writerows((*(row[key] for key in _KEYS), *(f"{row[name]:.6g}" for name in names)) for row in rows)
     return buffer.getvalue()
-
-
-def _null_for_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _null_for_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_null_for_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

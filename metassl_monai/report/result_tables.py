@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of an experiment, in Markdown: scores with comparisons, what the unlabeled pairs looked like, the runs."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from statistics import fmean
+from typing import NamedTuple
+
+from .comparison import Comparison, holm, paired_comparison, subject_differences
+from .runs import Run, mean_score
+
+__all__ = ["by_row", "dice_table", "pairs_table", "runs_table"]
+
+_REGIONS = ("UC", "US", "DC", "DS")
+_STREAMS = ("labeled", "unlabeled")
+
+
+def by_row(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Gather runs by their row: a method's own losses first, then the paper's, other presets, and named rows."""
+    rows: dict[str, list[Run]] = defaultdict(list)
+    for run in sorted(runs, key=_order):
+        rows[run["settings"]["row"]].append(run)
+    return dict(rows)
+
+
+def dice_table(rows: Mapping[str, Sequence[Run]]) -> str:
+    """Dice of each row, and its differences from the method's rows ``plain`` and ``paper``.
+
+    Args:
+        rows: see :func:`by_row`; of the same number of labeled subjects.
+    """
+    structures = [name for name in _structures(next(iter(rows.values()))[0]) if name != "mean"]
+    compared = ["minus plain", "by run", "p", "detectable", "minus paper", "by run", "p"]
+    plain, paper = (_comparisons(rows, preset) for preset in ("plain", "paper"))
+    body = []
+    for name, runs in rows.items():
+        dice = [f"{fmean(mean_score(run, structure) for run in runs):.3f}" for structure in structures]
+        mean = _interval([mean_score(run) for run in runs])
+        detectable = _number(plain[name].comparison.detectable) if name in plain else ""
+        body.append([name, str(len(runs)), *dice, mean, *_cells(plain.get(name)), detectable, *_cells(paper.get(name))])
+    return _markdown(["row", "runs", *structures, "mean", *compared], body)
+
+
+def pairs_table(rows: Mapping[str, Sequence[Run]]) -> str:
+    """What the unlabeled pairs of each row looked like at the end of the training, mean over pairs and runs."""
+    columns = {
+        **{name: f"regions/unlabeled/*/{name}" for name in _REGIONS},
+        **{f"{name} right": f"hidden/*/accuracy/{name}" for name in _REGIONS},
+        "reference's Dice": "hidden/*/dice/*",
+        "threshold": "threshold/unlabeled/*/[1-9]",
+    }
+    body = []
+    for name, runs in rows.items():
+        means = [_number(_mean(_last(run, pattern) for run in runs)) for pattern in columns.values()]
+        sums = [_number(_mean([sum(_last(run, f"loss/{stream}/*"))] for run in runs)) for stream in _STREAMS]
+        body.append([name, *means, *sums])
+    return _markdown(["row", *columns, *(f"{stream} loss" for stream in _STREAMS)], body)
+
+
+def runs_table(runs: Sequence[Run]) -> str:
+    """All runs: on what, how good, how long, where."""
+    head = ["row", "labeled", "subset", "seed", "mean Dice", "minutes", "device", "threads", "torch", "monai"]
+    body = []
+    for run in sorted(runs, key=lambda run: (run["settings"]["labeled"], _order(run), _draw(run))):
+        settings, environment = run["settings"], run["environment"]
+        minutes = f"{run['seconds'] / 60:.1f}{' (resumed)' if run['resumed'] else ''}"
+        where = [str(environment[key]) for key in ("device", "threads", "torch", "monai")]
+        subset = f"{settings['subset']}: {', '.join(run['labeled_subjects'])}"
+        score = f"{mean_score(run):.3f}"
+        body.append([settings["row"], str(settings["labeled"]), subset, str(settings["seed"]), score, minutes, *where])
+    return _markdown(head, body)
+
+
+def _order(run: Run) -> tuple:
+    settings = run["settings"]
+    ranks = {"plain": 0, "paper": 1}
+    named = settings["row"] != f"{settings['method']}-{settings['preset']}"
+    return settings["method"], named, ranks.get(settings["preset"], 2), settings["row"]
+
+
+def _structures(run: Run) -> list[str]:
+    return list(dict.fromkeys(row["structure"] for row in run["cases"]))
+
+
+class _Difference(NamedTuple):
+    comparison: Comparison
+    by_run: list[float]
+    p: float
+
+
+def _comparisons(rows: Mapping[str, Sequence[Run]], preset: str) -> dict[str, _Difference]:
+    """Compare each row with its method's row of a preset; p is adjusted for their number."""
+    found = {}
+    for name, runs in rows.items():
+        baseline = f"{runs[0]['settings']['method']}-{preset}"
+        differences = _differences(runs, rows.get(baseline, [])) if name != baseline else []
+        if differences:
+            found[name] = paired_comparison(_subject_means(differences)), [fmean(each.values()) for each in differences]
+    adjusted = holm([comparison.p_wilcoxon for comparison, _ in found.values()])
+    return {name: _Difference(*both, p) for (name, both), p in zip(found.items(), adjusted, strict=True)}
+
+
+def _differences(runs: Sequence[Run], baselines: Sequence[Run]) -> list[dict[str, float]]:
+    """Difference of each subject, for each run that has a counterpart on the same subset with the same seed."""
+    counterparts = {_draw(run): run["cases"] for run in baselines}
+    shared = [run for run in runs if _draw(run) in counterparts]
+    return [subject_differences(run["cases"], counterparts[_draw(run)], "dice") for run in shared]
+
+
+def _subject_means(differences: Iterable[Mapping[str, float]]) -> list[float]:
+    by_subject: dict[str, list[float]] = defaultdict(list)
+    for each in differences:
+        for subject, difference in each.items():
+            by_subject[subject].append(difference)
+    return [fmean(values) for values in by_subject.values()]
+
+
+def _draw(run: Run) -> tuple[str, int]:
+    return run["settings"]["subset"], run["settings"]["seed"]
+
+
+def _cells(difference: _Difference | None) -> list[str]:
+    if difference is None:
+        return ["", "", ""]
+    comparison, by_run, p = difference
+    interval = f"{comparison.mean:+.3f} [{comparison.low:+.3f}, {comparison.high:+.3f}]"
+    return [interval, " ".join(f"{each:+.2f}" for each in by_run), f"{p:.2g}"]
+
+
+def _interval(values: Sequence[float]) -> str:
+    comparison = paired_comparison(values)  # the interval of a mean: of its difference from 0
+    interval = f" [{comparison.low:.3f}, {comparison.high:.3f}]" if len(values) > 1 else ""
+    return f"{comparison.mean:.3f}{interval}"
+
+
+def _last(run: Run, pattern: str) -> list[float]:
+    """Last values of all metrics of a name."""
+    columns = [values for name, values in run["history"].items() if fnmatchcase(name, pattern)]
+    known = ([value for value in values if not math.isnan(value)] for values in columns)
+    return [values[-1] for values in known if values]
+
+
+def _mean(values: Iterable[Sequence[float]]) -> float:
+    every = [value for some in values for value in some]
+    return fmean(every) if every else math.nan
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"
+
+
+def _markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

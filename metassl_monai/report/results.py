@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of results: all experiments of a folder, made from one JSON file a run."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+from metassl_monai.files import atomic_write
+
+from .result_tables import by_row, dice_table, pairs_table, runs_table
+from .runs import Run, read_run
+
+__all__ = ["results_page", "write_results"]
+
+_BEGINNING = """\
+# Results
+
+<!-- made by `metassl experiment` from the files beside it: do not edit -->
+"""
+_LEGEND = """\
+Dice on the {split} subjects. *Mean* is over the structures, with the 95 % interval over the runs (Student's t). A
+difference is that of the subjects, each averaged over its frames and over the runs that both rows have: its mean, 95 %
+interval and Wilcoxon p, adjusted after Holm for the rows of the table. *Detectable* is the smallest difference from
+plain that as many subjects of this spread would show in 80 % of such comparisons. The subjects' spread says nothing of
+other labeled subsets; the runs' does.
+"""
+_EXPLAINED = """\
+What the unlabeled pairs looked like at the end of the training, mean over pairs and runs: the share of voxels in each
+region, how often the reference is right in it (on hidden labels), the pooled Dice of the reference (on hidden labels,
+mean over the structures), the mean foreground threshold, and the loss terms as they enter the total, summed over pairs.
+"""
+
+
+def write_results(folder: str | Path) -> Path:
+    """Write the page of a folder of results beside it, as ``<folder>.md``.
+
+    Args:
+        folder: see :func:`results_page`.
+
+    Returns:
+        The page.
+    """
+    folder = Path(folder)
+    page = folder.with_name(f"{folder.name}.md")
+    with atomic_write(page) as file:
+        file.write(results_page(folder))
+    return page
+
+
+def results_page(folder: str | Path) -> str:
+    """Make the tables of all experiments in a folder, in Markdown.
+
+    Args:
+        folder: holds the definition of each experiment, ``<name>.json``, a JSON file for each of its runs in the
+            sub-folder ``<name>``, and ``conclusions.md``, which the page begins with, where there is one.
+
+    Returns:
+        The page.
+    """
+    folder = Path(folder)
+    conclusions = folder / "conclusions.md"
+    parts = [conclusions.read_text(encoding="utf-8")] if conclusions.is_file() else []
+    parts += [_experiment(path) for path in sorted(folder.glob("*.json"))]
+    return "\n".join([_BEGINNING, *parts])
+
+
+def _experiment(file: Path) -> str:
+    definition = json.loads(file.read_text(encoding="utf-8"))
+    runs = [read_run(path) for path in sorted(file.with_suffix("").glob("*.json"))]
+    by_number: dict[int, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_number[run["settings"]["labeled"]].append(run)
+    command = (
+        f"metassl experiment {file.as_posix()} --dataset-dir DATA --out runs --row ROW --subset SUBSET --seed SEED"
+    )
+    parts = [f"## {definition['title']}\n", definition["about"] + "\n", f"```sh\n{command}\n```\n"]
+    parts.append(_LEGEND.format(split=definition["split"]))
+    for number in sorted(by_number):
+        rows = by_row(by_number[number])
+        parts += [f"### {number} labeled\n", dice_table(rows), _EXPLAINED, pairs_table(rows)]
+    return "\n".join([*parts, "### Runs\n", runs_table(runs)])

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run of an experiment left behind: one small JSON file, a line for each case and each metric."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from metassl_monai.files import atomic_write, nan_for_null, null_for_nan
+
+__all__ = ["Run", "mean_score", "read_run", "write_run"]
+
+Run = Mapping[str, Any]
+"""``settings``, ``labeled_subjects``, ``seconds``, ``resumed``, ``environment``, ``cases`` (rows as of
+:func:`metassl_monai.report.case_rows`) and ``history`` (columns as of :func:`metassl_monai.report.read_history`)."""
+
+_DIGITS = 6
+
+
+def write_run(path: str | Path, run: Run) -> None:
+    """Write a run as strict JSON with 6 significant digits, one line a case and a metric so that changes can be read.
+
+    Args:
+        path: the file; its folder is created.
+        run: see :data:`Run`.
+    """
+    lines = [f" {json.dumps(key)}: {_text(value)}" for key, value in _rounded(null_for_nan(run)).items()]
+    with atomic_write(path) as file:
+        file.write("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read_run(path: str | Path) -> Run:
+    """Read what :func:`write_run` wrote; NaN where it has ``null``."""
+    run = json.loads(Path(path).read_text(encoding="utf-8"))
+    return {**run, **{key: nan_for_null(run[key]) for key in ("cases", "history")}}
+
+
+def mean_score(run: Run, structure: str = "mean", metric: str = "dice") -> float:
+    """Return the mean over the subjects of a run, each the mean of its cases that have a value; NaN where none has."""
+    by_subject: dict[str, list[float]] = defaultdict(list)
+    for row in run["cases"]:
+        if row["structure"] == structure and not math.isnan(row[metric]):
+            by_subject[row["subject"]].append(row[metric])
+    return fmean(map(fmean, by_subject.values())) if by_subject else math.nan
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(f"  {json.dumps(item)}" for item in value) + "\n ]"
+    if isinstance(value, dict):
+        return "{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(item)}" for key, item in value.items()) + "\n }"
+    return json.dumps(value, allow_nan=False)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
