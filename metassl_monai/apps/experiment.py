@@ -18,7 +18,7 @@ from .errors import UserError
 __all__ = ["Cell", "read_experiment", "select"]
 
 _COMMON = {"title", "about", "bundle", "reader", "labeled", "subsets", "seeds", "split", "rows"}
-_KNOWN = {*_COMMON, "prepare", "overlays", "overrides", "methods"}
+_KNOWN = {*_COMMON, "prepare", "overlays", "overrides", "methods", "baselines"}
 _KNOWN_OF_A_ROW = {"name", "about", "method", "preset", "overlays", "overrides"}
 
 
@@ -72,7 +72,8 @@ def read_experiment(path: str | Path) -> list[Cell]:
     ``subsets`` (``"published"`` or seeds), ``seeds`` (of the training), ``split`` and ``rows``. A row has a ``method``,
     a ``preset`` (``"plain"`` for the method's own losses) and, where they do not tell it from the others, a ``name``.
     ``overlays`` and ``overrides`` (config ids with their values) may stand at the top, for all rows, in ``methods``
-    under the name of a method, and in a row; the later ones win.
+    under the name of a method, and in a row; the later ones win. ``baselines`` names the two presets with which the
+    tables compare every row of a method, ``["plain", "paper"]`` if left out.
 
     Args:
         path: the file; its name without ``.json`` is the name of the experiment.

@@ -22,7 +22,7 @@ import torch
 import metassl_monai
 from metassl_monai.data import read_datalist
 from metassl_monai.files import write_json
-from metassl_monai.report import read_history, read_run, subject_differences, write_results, write_run
+from metassl_monai.report import Run, read_history, read_run, subject_differences, write_results, write_run
 
 from .bundles import bundle_path, run_bundle
 from .errors import UserError
@@ -45,8 +45,8 @@ def run_experiment(
 ) -> None:
     """Run the chosen cells that have no result yet, compare each with its stored result, and write the page of results.
 
-    An interrupted cell goes on from its last epoch. Each cell is a run of MLflow, in ``out/mlruns.db``, where MLflow is
-    installed.
+    A cell that another experiment of ``results`` has run with the same settings is copied from there. An interrupted
+    cell goes on from its last epoch. Each cell is a run of MLflow, in ``out/mlruns.db``, where MLflow is installed.
 
     Args:
         file: the experiment, see :func:`read_experiment`.
@@ -75,7 +75,8 @@ def run_experiment(
     start = time.monotonic()
     for number, cell in enumerate(missing):
         _tell(number, len(missing), cell, time.monotonic() - start)
-        write_run(folder / f"{cell.name}.json", _run_cell(cell, Path(dataset_dir), out))
+        run = _same_run(cell, results) or _run_cell(cell, Path(dataset_dir), out)
+        write_run(folder / f"{cell.name}.json", run)
         sys.stdout.write(_against_stored(folder / f"{cell.name}.json", Path(stored) / cell.experiment))
     page = write_results(results)
     sys.stdout.write(f"The tables are in {page}.\n")
@@ -90,6 +91,15 @@ def _is_done(cell: Cell, folder: Path) -> bool:
             f"{file}: was made with other settings than the experiment has now: choose another --results, or remove it."
         )
     return True
+
+
+def _same_run(cell: Cell, results: Path) -> Run | None:
+    """Return the result of a cell of another experiment that differs in the experiment's name alone."""
+    for file in results.glob(f"*/{cell.name}.json"):
+        run = read_run(file)
+        if {**run["settings"], "experiment": cell.experiment} == cell.settings():
+            return {**run, "settings": cell.settings()}
+    return None
 
 
 def _tell(number: int, total: int, cell: Cell, elapsed: float) -> None:

@@ -27,22 +27,25 @@ def by_row(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return dict(rows)
 
 
-def dice_table(rows: Mapping[str, Sequence[Run]]) -> str:
-    """Dice of each row, and its differences from the method's rows ``plain`` and ``paper``.
+def dice_table(rows: Mapping[str, Sequence[Run]], baselines: Sequence[str]) -> str:
+    """Dice of each row, and its differences from its method's rows of some presets.
 
     Args:
         rows: see :func:`by_row`; of the same number of labeled subjects.
+        baselines: the presets, such as ``"plain"`` and ``"paper"``.
     """
     structures = [name for name in _structures(next(iter(rows.values()))[0]) if name != "mean"]
-    compared = ["minus plain", "by run", "p", "detectable", "minus paper", "by run", "p"]
-    plain, paper = (_comparisons(rows, preset) for preset in ("plain", "paper"))
+    differences = [_comparisons(rows, preset) for preset in baselines]
+    head = ["row", "runs", *structures, "mean"]
+    for preset in baselines:
+        head += [f"minus {preset}", "by run", "p", "detectable"]
     body = []
     for name, runs in rows.items():
         dice = [f"{fmean(mean_score(run, structure) for run in runs):.3f}" for structure in structures]
         mean = _interval([mean_score(run) for run in runs])
-        detectable = _number(plain[name].comparison.detectable) if name in plain else ""
-        body.append([name, str(len(runs)), *dice, mean, *_cells(plain.get(name)), detectable, *_cells(paper.get(name))])
-    return _markdown(["row", "runs", *structures, "mean", *compared], body)
+        compared = [cell for found in differences for cell in _cells(found.get(name))]
+        body.append([name, str(len(runs)), *dice, mean, *compared])
+    return _markdown(head, body)
 
 
 def pairs_table(rows: Mapping[str, Sequence[Run]]) -> str:
@@ -125,10 +128,10 @@ def _draw(run: Run) -> tuple[str, int]:
 
 def _cells(difference: _Difference | None) -> list[str]:
     if difference is None:
-        return ["", "", ""]
+        return [""] * 4
     comparison, by_run, p = difference
     interval = f"{comparison.mean:+.3f} [{comparison.low:+.3f}, {comparison.high:+.3f}]"
-    return [interval, " ".join(f"{each:+.2f}" for each in by_run), f"{p:.2g}"]
+    return [interval, " ".join(f"{each:+.2f}" for each in by_run), f"{p:.2g}", _number(comparison.detectable)]
 
 
 def _interval(values: Sequence[float]) -> str:

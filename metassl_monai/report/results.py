@@ -22,8 +22,8 @@ _BEGINNING = """\
 _LEGEND = """\
 Dice on the {split} subjects. *Mean* is over the structures, with the 95 % interval over the runs (Student's t). A
 difference is that of the subjects, each averaged over its frames and over the runs that both rows have: its mean, 95 %
-interval and Wilcoxon p, adjusted after Holm for the rows of the table. *Detectable* is the smallest difference from
-plain that as many subjects of this spread would show in 80 % of such comparisons. The subjects' spread says nothing of
+interval and Wilcoxon p, adjusted after Holm for the rows of the table. *Detectable* is the smallest difference
+that as many subjects of this spread would show in 80 % of such comparisons. The subjects' spread says nothing of
 other labeled subsets; the runs' does.
 """
 _EXPLAINED = """\
@@ -72,6 +72,7 @@ def _experiment(file: Path) -> str:
     by_number: dict[int, list[Run]] = defaultdict(list)
     for run in runs:
         by_number[run["settings"]["labeled"]].append(run)
+    baselines = definition.get("baselines", ["plain", "paper"])
     command = (
         f"metassl experiment {file.as_posix()} --dataset-dir DATA --out runs --row ROW --subset SUBSET --seed SEED"
     )
@@ -79,5 +80,5 @@ def _experiment(file: Path) -> str:
     parts.append(_LEGEND.format(split=definition["split"]))
     for number in sorted(by_number):
         rows = by_row(by_number[number])
-        parts += [f"### {number} labeled\n", dice_table(rows), _EXPLAINED, pairs_table(rows)]
+        parts += [f"### {number} labeled\n", dice_table(rows, baselines), _EXPLAINED, pairs_table(rows)]
     return "\n".join([*parts, "### Runs\n", runs_table(runs)])

@@ -18,6 +18,7 @@ from metassl_monai.report import mean_score, read_run
 
 ROOT = Path(__file__).parents[2]
 CASES = ["06SR5RBREL16DQ6M8LWS", "0RZDK210BSMWAA6467LU", "1D7CUD1955YZPGK8XHJX", "1GU15S0GJ6PFNARO469W"]
+FLAT = {"metassl_losses::labeled": {"delta": 0}}
 TINY = {
     "title": "Tiny",
     "about": "Two runs of one iteration.",
@@ -104,6 +105,20 @@ def test_done_cells_are_not_run_again_and_the_page_is_made_anew(ran, monkeypatch
     assert page.count("| supervised-paper |") == 3
 
 
+def test_a_run_of_another_experiment_with_the_same_settings_is_copied(ran, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundles, "run_command", lambda command: pytest.fail("it ran"))
+    shutil.copytree(ran / "out" / "results", tmp_path / "results")
+    file = write(tmp_path).rename(tmp_path / "again.json")
+    where = ["--dataset-dir", ran / "data", "--out", tmp_path, "--row", "supervised-paper"]
+    result = metassl("experiment", file, *where)
+    assert result.exit_code == 0, result.output
+    copy, original = (
+        read_run(tmp_path / "results" / name / "supervised-paper_1_0_7.json") for name in ("again", "tiny")
+    )
+    assert copy["settings"] == {**original["settings"], "experiment": "again"}
+    assert copy["cases"] == original["cases"]
+
+
 def test_a_result_of_other_settings_is_refused(ran, tmp_path):
     file = write(tmp_path, overrides={**TINY["overrides"], "iterations": 3})
     file.write_text(json.dumps({**json.loads(file.read_text()), "methods": {}}))
@@ -150,7 +165,7 @@ def test_the_grid_has_each_row_for_each_number_subset_and_seed(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"row": []}, "'row' is unknown: choose among about, bundle"),
+        ({"row": []}, "'row' is unknown: choose among about, baselines, bundle"),
         ({"reader": "acdcc"}, "reader 'acdcc' is unknown: choose one of abdomenct1k, acdc"),
         ({"split": "train"}, "split 'train' is unknown: choose validation or test"),
         ({"rows": [{"method": "cps"}]}, "a row lacks 'preset'"),
