@@ -7,6 +7,7 @@ from .cases import CaseRow, case_rows, format_summary, summarize, write_case_tab
 from .comparison import Comparison, compare_cases, format_comparison, holm, paired_comparison, subject_differences
 from .curves import history_figure, read_history, weight_figure
 from .figures import NO_REGION, overlay_figure, quadripartition_figure
+from .result_figures import dice_figure
 from .results import results_page, write_results
 from .runs import Run, mean_score, read_run, write_run
 
@@ -17,6 +18,7 @@ __all__ = [
     "Run",
     "case_rows",
     "compare_cases",
+    "dice_figure",
     "format_comparison",
     "format_summary",
     "history_figure",

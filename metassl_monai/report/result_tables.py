@@ -35,7 +35,7 @@ def dice_table(rows: Mapping[str, Sequence[Run]], baselines: Sequence[str]) -> s
         baselines: the presets, such as ``"plain"`` and ``"paper"``.
     """
     structures = [name for name in _structures(next(iter(rows.values()))[0]) if name != "mean"]
-    differences = [_comparisons(rows, preset) for preset in baselines]
+    differences = [_comparisons(rows, preset, baselines[:place]) for place, preset in enumerate(baselines)]
     head = ["row", "runs", *structures, "mean"]
     for preset in baselines:
         head += [f"minus {preset}", "by run", "p", "detectable"]
@@ -95,13 +95,16 @@ class _Difference(NamedTuple):
     p: float
 
 
-def _comparisons(rows: Mapping[str, Sequence[Run]], preset: str) -> dict[str, _Difference]:
-    """Compare each row with its method's row of a preset; p is adjusted for their number."""
+def _comparisons(rows: Mapping[str, Sequence[Run]], preset: str, compared: Sequence[str]) -> dict[str, _Difference]:
+    """Compare each row with its method's row of a preset; p is adjusted for their number.
+
+    Rows of the presets ``compared`` are left out: this row has been compared with them.
+    """
     found = {}
     for name, runs in rows.items():
-        baseline = f"{runs[0]['settings']['method']}-{preset}"
-        differences = _differences(runs, rows.get(baseline, [])) if name != baseline else []
-        if differences:
+        method = runs[0]["settings"]["method"]
+        differences = _differences(runs, rows.get(f"{method}-{preset}", []))
+        if differences and name not in [f"{method}-{other}" for other in (preset, *compared)]:
             found[name] = paired_comparison(_subject_means(differences)), [fmean(each.values()) for each in differences]
     adjusted = holm([comparison.p_wilcoxon for comparison, _ in found.values()])
     return {name: _Difference(*both, p) for (name, both), p in zip(found.items(), adjusted, strict=True)}

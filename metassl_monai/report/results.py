@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from metassl_monai.files import atomic_write
 
+from .result_figures import dice_figure
 from .result_tables import by_row, dice_table, pairs_table, runs_table
 from .runs import Run, read_run
 
@@ -34,7 +37,7 @@ mean over the structures), the mean foreground threshold, and the loss terms as 
 
 
 def write_results(folder: str | Path) -> Path:
-    """Write the page of a folder of results beside it, as ``<folder>.md``.
+    """Write the page of a folder of results beside it, as ``<folder>.md``, and the bars that it shows into the folder.
 
     Args:
         folder: see :func:`results_page`.
@@ -43,9 +46,14 @@ def write_results(folder: str | Path) -> Path:
         The page.
     """
     folder = Path(folder)
+    for file in sorted(folder.glob("*.json")):
+        for number, runs in _by_number(_runs(file)).items():
+            picture = dice_figure(by_row(runs), f"{_definition(file)['title']}, {number} labeled")
+            with atomic_write(_picture(file, number), "wb") as target:
+                picture.savefig(target, format="png", dpi=110)
     page = folder.with_name(f"{folder.name}.md")
-    with atomic_write(page) as file:
-        file.write(results_page(folder))
+    with atomic_write(page) as target:
+        target.write(results_page(folder))
     return page
 
 
@@ -67,18 +75,33 @@ def results_page(folder: str | Path) -> str:
 
 
 def _experiment(file: Path) -> str:
-    definition = json.loads(file.read_text(encoding="utf-8"))
-    runs = [read_run(path) for path in sorted(file.with_suffix("").glob("*.json"))]
-    by_number: dict[int, list[Run]] = defaultdict(list)
-    for run in runs:
-        by_number[run["settings"]["labeled"]].append(run)
+    definition, runs = _definition(file), _runs(file)
     baselines = definition.get("baselines", ["plain", "paper"])
-    command = (
-        f"metassl experiment {file.as_posix()} --dataset-dir DATA --out runs --row ROW --subset SUBSET --seed SEED"
-    )
-    parts = [f"## {definition['title']}\n", definition["about"] + "\n", f"```sh\n{command}\n```\n"]
+    command = f"metassl experiment {file.as_posix()} --dataset-dir DATA --out runs"
+    commands = f"{command}\n{command} --row ROW --subset SUBSET --seed SEED  # one run, compared with the stored one"
+    parts = [f"## {definition['title']}\n", definition["about"] + "\n", f"```sh\n{commands}\n```\n"]
     parts.append(_LEGEND.format(split=definition["split"]))
-    for number in sorted(by_number):
-        rows = by_row(by_number[number])
-        parts += [f"### {number} labeled\n", dice_table(rows, baselines), _EXPLAINED, pairs_table(rows)]
+    for number, some in _by_number(runs).items():
+        rows = by_row(some)
+        picture = f"![Mean Dice of each row]({file.parent.name}/{_picture(file, number).name})\n"
+        parts += [f"### {number} labeled\n", picture, dice_table(rows, baselines), _EXPLAINED, pairs_table(rows)]
     return "\n".join([*parts, "### Runs\n", runs_table(runs)])
+
+
+def _definition(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _runs(file: Path) -> list[Run]:
+    return [read_run(path) for path in sorted(file.with_suffix("").glob("*.json"))]
+
+
+def _by_number(runs: Iterable[Run]) -> dict[int, list[Run]]:
+    numbers: dict[int, list[Run]] = defaultdict(list)
+    for run in runs:
+        numbers[run["settings"]["labeled"]].append(run)
+    return dict(sorted(numbers.items()))
+
+
+def _picture(file: Path, number: int) -> Path:
+    return file.with_name(f"{file.stem}_{number}.png")

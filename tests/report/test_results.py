@@ -13,7 +13,16 @@ from statistics import fmean
 import pytest
 
 from metassl_monai.apps.experiment import read_experiment
-from metassl_monai.report import holm, mean_score, paired_comparison, read_run, results_page, write_results, write_run
+from metassl_monai.report import (
+    dice_figure,
+    holm,
+    mean_score,
+    paired_comparison,
+    read_run,
+    results_page,
+    write_results,
+    write_run,
+)
 
 ROOT = Path(__file__).parents[2]
 SUBJECTS = ("a", "b", "c", "d", "e", "f")
@@ -119,7 +128,20 @@ def test_every_run_is_listed_and_conclusions_come_first(folder):
     page = write_results(folder).read_text()
     assert page == results_page(folder)
     assert page.index("It works.") < page.index("## Small")
+    assert "](results/small_3.png)" in page
+    assert (folder / "small_3.png").stat().st_size > 1000
     assert len(re.findall(r"\| 1\.5 \|", page)) == 6
+
+
+def test_the_bars_are_the_means_and_the_dots_the_runs(folder):
+    runs = [read_run(file) for file in sorted((folder / "small").glob("cps-p*.json"))]
+    figure = dice_figure({"plain": runs[2:], "paper": runs[:2]})
+    (ax,) = figure.axes
+    for bar, dots, some in zip(ax.patches, ax.lines, (runs[2:], runs[:2]), strict=True):
+        scores = [mean_score(run) for run in some]
+        assert bar.get_width() == pytest.approx(fmean(scores))
+        assert list(dots.get_xdata()) == scores
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["plain", "paper"]
 
 
 def test_a_run_file_is_strict_json_with_a_line_a_case(tmp_path):
