@@ -143,11 +143,13 @@ def experiment(
     labeled: Annotated[list[int] | None, typer.Option(help="A number of labeled subjects; as --row.")] = None,
     subset: Annotated[list[str] | None, typer.Option(help="A labeled subset; as --row.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="A seed of the training; as --row.")] = None,
+    pictures: Annotated[int, typer.Option(min=0, help="Number of cases to draw as each row segments them.")] = 0,
 ) -> None:
     """Run a grid of methods, presets, labeled subsets and seeds, and make tables of it; goes on where it stopped."""
     from metassl_monai.apps.experiment_run import run_experiment
 
-    run_experiment(file, dataset_dir, out, results, stored, row or (), labeled or (), subset or (), seed or ())
+    chosen = (row or (), labeled or (), subset or (), seed or ())
+    run_experiment(file, dataset_dir, out, results, stored, *chosen, pictures=pictures)
 
 
 @app.command()

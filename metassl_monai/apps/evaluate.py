@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
@@ -24,7 +26,7 @@ from metassl_monai.report import case_rows, write_case_table
 
 from .errors import UserError, refuse_problems
 
-__all__ = ["evaluate_predictions", "prediction_path"]
+__all__ = ["evaluate_predictions", "load_annotation", "load_prediction", "prediction_path"]
 
 
 def evaluate_predictions(
@@ -58,12 +60,10 @@ def evaluate_predictions(
     content = read_datalist(datalist)
     rows: list[dict[str, Any]] = []
     for item, file in zip(tqdm(items, desc="evaluating", unit="case"), files, strict=True):
-        with large_pictures():
-            truth = first_channel(load_oriented(item["label"], content.get("orientation")))
-            prediction = _load_prediction(file, truth, content.get("orientation"))
-        classes = map_label_values(truth.numpy(), content.get("label_values"), content.get("label_threshold"))
+        truth = load_annotation(item, content)
+        prediction = load_prediction(file, truth, content)
         spacing = None if is_picture(item["label"]) else truth.pixdim.tolist()
-        metrics = segmentation_metrics(prediction.numpy(), classes, content["labels"], spacing)
+        metrics = segmentation_metrics(prediction.numpy(), truth.numpy(), content["labels"], spacing)
         rows += case_rows(item["case"], item["subject"], metrics)
     about = {"datalist": str(datalist), "split": split, "predictions": str(predictions)}
     write_case_table(rows, out, about=about)
@@ -81,13 +81,43 @@ def prediction_path(image: str | Path, dataset_dir: str | Path, predictions: str
     return Path(predictions) / relative.parent / f"{stem}_seg{suffix}"
 
 
-def _load_prediction(path: Path, truth: MetaTensor, orientation: str | None) -> MetaTensor:
-    if not path.is_file():
-        raise UserError(f"{path}: no prediction. Run inference for this split first, with the same --dataset_dir.")
-    prediction = load_oriented(path, orientation)
+def load_annotation(item: Mapping[str, str], datalist: Mapping[str, Any]) -> MetaTensor:
+    """Load the annotation of a case.
+
+    Args:
+        item: an item of :func:`metassl_monai.data.load_datalist`.
+        datalist: the content of the datalist.
+
+    Returns:
+        Class indices, ``(X, Y, Z)`` or, of a picture, ``(X, Y)``.
+    """
+    with large_pictures():
+        label = first_channel(load_oriented(item["label"], datalist.get("orientation")))
+    classes = map_label_values(label.numpy(), datalist.get("label_values"), datalist.get("label_threshold"))
+    return MetaTensor(torch.as_tensor(classes), meta=label.meta)
+
+
+def load_prediction(file: Path, truth: MetaTensor, datalist: Mapping[str, Any]) -> MetaTensor:
+    """Load the prediction of a case.
+
+    Args:
+        file: see :func:`prediction_path`.
+        truth: its annotation, see :func:`load_annotation`.
+        datalist: the content of the datalist.
+
+    Returns:
+        Class indices in the annotation's geometry.
+
+    Raises:
+        UserError: when the file is missing or in another geometry.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: no prediction. Run inference for this split first, with the same --dataset_dir.")
+    with large_pictures():
+        prediction = load_oriented(file, datalist.get("orientation"))
     if prediction.shape != truth.shape or not np.allclose(prediction.affine, truth.affine, atol=1e-3):
         raise UserError(
-            f"{path}: shape {tuple(prediction.shape)} or affine differ from the annotation's "
+            f"{file}: shape {tuple(prediction.shape)} or affine differ from the annotation's "
             f"{tuple(truth.shape)}. Predictions must be in the geometry of the original image."
         )
     return prediction

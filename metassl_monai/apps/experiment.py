@@ -9,17 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from metassl_monai.data import READERS
-from metassl_monai.losses.presets import PRESETS
+from metassl_monai.report import Run, read_run
 
-from .bundles import bundle_path, config_files
+from .bundles import bundle_command, bundle_path, config_files
+from .command_line import unknown_ids
 from .errors import UserError
+from .experiment_check import mistakes, row_name
 
-__all__ = ["Cell", "read_experiment", "select"]
-
-_COMMON = {"title", "about", "bundle", "reader", "labeled", "subsets", "seeds", "split", "rows"}
-_KNOWN = {*_COMMON, "prepare", "overlays", "overrides", "methods", "baselines"}
-_KNOWN_OF_A_ROW = {"name", "about", "method", "preset", "overlays", "overrides"}
+__all__ = ["Cell", "read_experiment", "same_runs", "select"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,8 @@ class Cell:
     split: str
     overlays: tuple[str, ...]
     overrides: Mapping[str, Any]
+    inference: tuple[str, ...]
+    """Overlays of ``inference.json``; they change pictures and no result, so they are no setting."""
 
     @property
     def name(self) -> str:
@@ -52,7 +51,9 @@ class Cell:
 
     def settings(self) -> dict[str, Any]:
         """Return all that the run depends on, in types that JSON has."""
-        return {**asdict(self), "overlays": list(self.overlays)}
+        settings = {**asdict(self), "overlays": list(self.overlays), "bundle": Path(self.bundle).name}
+        del settings["inference"]
+        return settings
 
     def configs(self) -> list[Path]:
         """Return the bundle's config files in their order; the overrides come after them.
@@ -63,17 +64,27 @@ class Cell:
         plain = ["plain"] if self.preset == "plain" else []
         return config_files(bundle_path(self.bundle), ["train", self.method, *plain, *self.overlays])
 
+    def inference_configs(self) -> list[Path]:
+        """Return the bundle's config files that segment with the trained network, in their order.
+
+        Raises:
+            UserError: when the bundle lacks one.
+        """
+        return config_files(bundle_path(self.bundle), ["inference", *self.inference])
+
 
 def read_experiment(path: str | Path) -> list[Cell]:
     """Read an experiment file.
 
     A JSON object with ``title`` and ``about`` (sentences for the page of results), ``bundle``, ``reader`` (as in
     ``metassl prepare``, whose further options stand in ``prepare``), ``labeled`` (numbers of labeled subjects),
-    ``subsets`` (``"published"`` or seeds), ``seeds`` (of the training), ``split`` and ``rows``. A row has a ``method``,
-    a ``preset`` (``"plain"`` for the method's own losses) and, where they do not tell it from the others, a ``name``.
-    ``overlays`` and ``overrides`` (config ids with their values) may stand at the top, for all rows, in ``methods``
-    under the name of a method, and in a row; the later ones win. ``baselines`` names the two presets with which the
-    tables compare every row of a method, ``["plain", "paper"]`` if left out.
+    ``subsets`` (``"published"`` or seeds), ``seeds`` (of the training), ``split``, ``checkpoint`` (which network is
+    scored: the ``"last"``, or the ``"best"`` of the validation) and ``rows``. A row has a ``method``, a ``preset``
+    (``"plain"`` for the method's own losses) and, where they do not tell it from the others, a ``name``. ``overlays``
+    and ``overrides`` (config ids with their values) may stand at the top, for all rows, in ``methods`` under the name
+    of a method, and in a row; the later ones win. Overlays at the top are for inference, too; a method whose exported
+    network is another than the bundle's names those that build it in ``inference``. ``baselines`` names the presets
+    with which the tables compare every row of a method, ``["plain", "paper"]`` if left out.
 
     Args:
         path: the file; its name without ``.json`` is the name of the experiment.
@@ -90,9 +101,9 @@ def read_experiment(path: str | Path) -> list[Cell]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"{path}: is not JSON: {error}.") from None
-    _check(path, content)
+    _refuse(path, mistakes(content))
     cells = [
         _cell(path.stem, content, row, labeled, str(subset), seed)
         for labeled in content["labeled"]
@@ -100,9 +111,26 @@ def read_experiment(path: str | Path) -> list[Cell]:
         for subset in content["subsets"]
         for row in content["rows"]
     ]
-    for cell in cells:
-        cell.configs()
+    _refuse(path, _unknown_overrides(cells))
     return cells
+
+
+def _refuse(path: Path, wrong: Sequence[str]) -> None:
+    if wrong:
+        raise UserError("\n".join([f"{path}: is no experiment:", *(f"  {mistake}" for mistake in wrong)]))
+
+
+def _unknown_overrides(cells: Sequence[Cell]) -> list[str]:
+    """Return a message for each override that no config of its row has: MONAI would accept it in silence."""
+    found = []
+    for row, cell in {cell.row: cell for cell in cells}.items():
+        cell.inference_configs()
+        command = bundle_command("training", cell.configs())[3:]
+        flags = [f"--{key}=" for key in cell.overrides]
+        found += [
+            f"row {row!r}: {message[2:]}" for message in unknown_ids(["monai/bundle/__main__.py", *command, *flags])
+        ]
+    return found
 
 
 def select(
@@ -127,16 +155,25 @@ def select(
     return list(cells)
 
 
+def same_runs(cell: Cell, results: Path) -> Iterator[tuple[str, Run]]:
+    """Yield the name of the experiment and the run of each result that differs from the cell's in that name at most."""
+    for file in results.glob(f"*/{cell.name}.json"):
+        run = read_run(file)
+        if {**run["settings"], "experiment": cell.experiment} == cell.settings():
+            yield file.parent.name, run
+
+
 def _cell(
     experiment: str, content: Mapping[str, Any], row: Mapping[str, Any], labeled: int, subset: str, seed: int
 ) -> Cell:
-    layers = (content, content.get("methods", {}).get(row["method"], {}), row)
+    of_method = content.get("methods", {}).get(row["method"], {})
+    layers = ({"overrides": {"keep": content["checkpoint"]}}, content, of_method, row)
     overlays = tuple(name for layer in layers for name in layer.get("overlays", ()))
     overrides = {key: value for layer in layers for key, value in layer.get("overrides", {}).items()}
     common = {key: content[key] for key in ("bundle", "reader", "split")}
     return Cell(
         experiment,
-        _row_name(row),
+        row_name(row),
         row["method"],
         row["preset"],
         labeled,
@@ -145,39 +182,6 @@ def _cell(
         prepare=content.get("prepare", {}),
         overlays=overlays,
         overrides=overrides,
+        inference=(*content.get("overlays", ()), *of_method.get("inference", ())),
         **common,
     )
-
-
-def _row_name(row: Mapping[str, Any]) -> str:
-    return row.get("name", f"{row['method']}-{row['preset']}")
-
-
-def _check(path: Path, content: Any) -> None:
-    wrong = list(_mistakes(content)) if isinstance(content, dict) else ["it must be a JSON object."]
-    if wrong:
-        raise UserError("\n".join([f"{path}: is no experiment:", *(f"  {mistake}" for mistake in wrong)]))
-
-
-def _mistakes(content: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"{key!r} is missing." for key in sorted(_COMMON - set(content)))
-    yield from (
-        f"{key!r} is unknown: choose among {', '.join(sorted(_KNOWN))}." for key in sorted(set(content) - _KNOWN)
-    )
-    if content.get("reader", "acdc") not in READERS:
-        yield f"reader {content['reader']!r} is unknown: choose one of {', '.join(sorted(READERS))}."
-    if content.get("split", "validation") not in ("validation", "test"):
-        yield f"split {content['split']!r} is unknown: choose validation or test."
-    rows = content.get("rows", [])
-    for row in rows:
-        yield from _mistakes_of_a_row(row)
-    names = [_row_name(row) for row in rows if {"method", "preset"} <= set(row)]
-    yield from (f"two rows are called {name!r}: give one a 'name'." for name in set(names) if names.count(name) > 1)
-
-
-def _mistakes_of_a_row(row: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"a row lacks {key!r}: {dict(row)}." for key in ("method", "preset") if key not in row)
-    yield from (f"{key!r} is unknown in a row." for key in sorted(set(row) - _KNOWN_OF_A_ROW))
-    preset = row.get("preset", "plain")
-    if preset != "plain" and preset not in PRESETS:
-        yield f"preset {preset!r} is unknown: choose plain or one of {', '.join(sorted(PRESETS))}."

@@ -10,23 +10,28 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import monai
 import torch
+from filelock import FileLock, Timeout
+from monai.utils import path_to_sqlite_uri
 
 import metassl_monai
 from metassl_monai.data import read_datalist
 from metassl_monai.files import write_json
-from metassl_monai.report import Run, read_history, read_run, subject_differences, write_results, write_run
+from metassl_monai.report import read_history, read_run, subject_differences, write_results, write_run
 
 from .bundles import bundle_path, run_bundle
 from .errors import UserError
-from .experiment import Cell, read_experiment, select
+from .experiment import Cell, read_experiment, same_runs, select
+from .experiment_pictures import draw_pictures
 from .prepare import prepare_datalist
 
 __all__ = ["run_experiment"]
@@ -42,16 +47,19 @@ def run_experiment(
     labeled: Sequence[int] = (),
     subsets: Sequence[str] = (),
     seeds: Sequence[int] = (),
+    pictures: int = 0,
 ) -> None:
     """Run the chosen cells that have no result yet, compare each with its stored result, and write the page of results.
 
     A cell that another experiment of ``results`` has run with the same settings is copied from there. An interrupted
-    cell goes on from its last epoch. Each cell is a run of MLflow, in ``out/mlruns.db``, where MLflow is installed.
+    cell goes on from its last epoch. Several processes may work on one experiment: none takes a cell that another one
+    has begun. Each cell is a run of MLflow, in ``out/mlruns.db``, where MLflow is installed. Test data are read when
+    all chosen cells are trained, and not before.
 
     Args:
         file: the experiment, see :func:`read_experiment`.
         dataset_dir: folder of the data set's release.
-        out: folder of the runs and datalists.
+        out: folder of the runs.
         results: folder of the results, ``out/results`` if left out: one JSON file a cell, a copy of the experiment, and
             beside the folder a page ``<folder>.md`` with the tables.
         stored: folder of results to compare with.
@@ -59,27 +67,35 @@ def run_experiment(
         labeled: numbers of labeled subjects; all if empty.
         subsets: labeled subsets; all if empty.
         seeds: seeds of the training; all if empty.
+        pictures: number of cases to draw as all chosen rows segment them, see :func:`draw_pictures`; 0 for none.
 
     Raises:
-        UserError: when the experiment is faulty, a run fails, or a result is of other settings than the file's.
+        UserError: when the experiment is faulty, a folder cannot be written, a result is of other settings than the
+            file's, or cells have failed, after all others.
     """
     file, out = Path(file), Path(out)
     results = out / "results" if results is None else Path(results)
     cells = select(read_experiment(file), rows, labeled, subsets, seeds)
     folder = results / file.stem
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if file.resolve() != (results / file.name).resolve():
+            shutil.copyfile(file, results / file.name)
+    except OSError as error:
+        raise UserError(f"{results}: cannot be written: {error.strerror}.") from None
     missing = [cell for cell in cells if not _is_done(cell, folder)]
     sys.stdout.write(f"{file.stem}: {len(cells)} runs, {len(cells) - len(missing)} of them done\n")
-    folder.mkdir(parents=True, exist_ok=True)
-    if file.resolve() != (results / file.name).resolve():
-        shutil.copyfile(file, results / file.name)
-    start = time.monotonic()
-    for number, cell in enumerate(missing):
-        _tell(number, len(missing), cell, time.monotonic() - start)
-        run = _same_run(cell, results) or _run_cell(cell, Path(dataset_dir), out)
-        write_run(folder / f"{cell.name}.json", run)
-        sys.stdout.write(_against_stored(folder / f"{cell.name}.json", Path(stored) / cell.experiment))
-    page = write_results(results)
-    sys.stdout.write(f"The tables are in {page}.\n")
+    train = partial(_train, dataset_dir=Path(dataset_dir), out=out, folder=folder)
+    score = partial(_score, dataset_dir=Path(dataset_dir), out=out, folder=folder, stored=Path(stored))
+    if cells[0].split == "test":
+        failed = [*_each(missing, train), *_each(missing, score)]
+    else:
+        failed = _each(missing, lambda cell: (train(cell), score(cell)))
+    if pictures and not failed:
+        draw_pictures(cells, dataset_dir, out, results, pictures)
+    sys.stdout.write(f"The tables are in {write_results(results)}.\n")
+    if failed:
+        raise UserError("\n".join(["These runs failed; the same command tries them again:", *failed]))
 
 
 def _is_done(cell: Cell, folder: Path) -> bool:
@@ -88,50 +104,96 @@ def _is_done(cell: Cell, folder: Path) -> bool:
         return False
     if read_run(file)["settings"] != cell.settings():
         raise UserError(
-            f"{file}: was made with other settings than the experiment has now: choose another --results, or remove it."
+            f"{file}: was made with other settings than the experiment has now: choose another --results and --out, or "
+            "remove it and its run."
         )
     return True
 
 
-def _same_run(cell: Cell, results: Path) -> Run | None:
-    """Return the result of a cell of another experiment that differs in the experiment's name alone."""
-    for file in results.glob(f"*/{cell.name}.json"):
-        run = read_run(file)
-        if {**run["settings"], "experiment": cell.experiment} == cell.settings():
-            return {**run, "settings": cell.settings()}
-    return None
+def _each(cells: Sequence[Cell], work: Callable[[Cell], Any]) -> list[str]:
+    """Do the work for each cell and return a message for each that failed."""
+    failed, start = [], time.monotonic()
+    for number, cell in enumerate(cells):
+        left = (time.monotonic() - start) / number * (len(cells) - number) if number else None
+        about = "" if left is None else f", about {timedelta(seconds=round(left))} left"
+        sys.stdout.write(f"{number + 1} of {len(cells)}{about}: {cell.name}\n")
+        try:
+            work(cell)
+        except UserError as error:
+            reason = f"exit status {error.code}, see above" if isinstance(error.code, int) else error.code
+            sys.stdout.write(f"{cell.name} failed: {reason}\n")
+            failed.append(f"  {cell.name}: {reason}")
+    return failed
 
 
-def _tell(number: int, total: int, cell: Cell, elapsed: float) -> None:
-    left = f", about {timedelta(seconds=round(elapsed / number * (total - number)))} left" if number else ""
-    sys.stdout.write(f"run {number + 1} of {total}{left}: {cell.name}\n")
+def _train(cell: Cell, dataset_dir: Path, out: Path, folder: Path) -> None:
+    run = out / cell.experiment / cell.name
+    if any(same_runs(cell, folder.parent)):
+        return
+    with _claimed(run, cell) as free:
+        if not free or (run / "training.json").is_file():
+            return
+        if not (run / "datalist.json").is_file():
+            prepare_datalist(cell.reader, dataset_dir, cell.labeled, run / "datalist.json", cell.subset, **cell.prepare)
+        write_json(run / "overrides.json", _overrides(cell))
+        resume = ["--resume", "True"] if (run / "models" / "checkpoint.pt").is_file() else []
+        start = time.monotonic()
+        run_bundle("training", _configs(cell, run), [*_where(run, dataset_dir), *resume, *_tracking(cell, out)])
+        write_json(run / "training.json", {"seconds": round(time.monotonic() - start), "resumed": bool(resume)})
 
 
-def _run_cell(cell: Cell, dataset_dir: Path, out: Path) -> dict[str, Any]:
-    datalist = out / cell.experiment / "datalists" / f"{cell.labeled}_{cell.subset}.json"
-    if not datalist.is_file():
-        prepare_datalist(cell.reader, dataset_dir, cell.labeled, datalist, cell.subset, **cell.prepare)
-    folder = out / cell.experiment / cell.name
-    overrides = {"seed": cell.seed, **({} if cell.preset == "plain" else {"preset": cell.preset}), **cell.overrides}
-    write_json(folder / "overrides.json", overrides)
-    configs = [*cell.configs(), folder / "overrides.json"]
-    where = ["--dataset_dir", str(dataset_dir), "--datalist", str(datalist), "--output_dir", str(folder)]
-    resume = ["--resume", "True"] if (folder / "models" / "checkpoint.pt").is_file() else []
-    start = time.monotonic()
-    run_bundle("training", configs, [*where, *resume, *_tracking(cell, out)])
-    seconds = time.monotonic() - start
-    scores = folder / f"evaluation_{cell.split}" / "metrics.json"
-    evaluate = bundle_path(cell.bundle) / "configs" / "evaluate.json"
-    run_bundle("evaluating", [*configs, evaluate], [*where, "--split", cell.split])
-    return {
-        "settings": cell.settings(),
-        "labeled_subjects": sorted({item["subject"] for item in read_datalist(datalist)["labeled"]}),
-        "seconds": round(seconds),
-        "resumed": bool(resume),
-        "environment": _environment(),
-        "cases": json.loads(scores.read_text(encoding="utf-8"))["cases"],
-        "history": read_history(folder / "history.csv"),
-    }
+def _score(cell: Cell, dataset_dir: Path, out: Path, folder: Path, stored: Path) -> None:
+    run, file = out / cell.experiment / cell.name, folder / f"{cell.name}.json"
+    twin = next((twin for _, twin in same_runs(cell, folder.parent)), None)
+    if twin is not None:
+        write_run(file, {**twin, "settings": cell.settings()})
+    elif (run / "training.json").is_file():
+        evaluate = bundle_path(cell.bundle) / "configs" / "evaluate.json"
+        run_bundle("evaluating", [*_configs(cell, run), evaluate], [*_where(run, dataset_dir), "--split", cell.split])
+        scores = json.loads((run / f"evaluation_{cell.split}" / "metrics.json").read_text(encoding="utf-8"))
+        datalist = read_datalist(run / "datalist.json")
+        about = {
+            "settings": cell.settings(),
+            "labeled_subjects": sorted({item["subject"] for item in datalist["labeled"]}),
+            **json.loads((run / "training.json").read_text(encoding="utf-8")),
+            "environment": _environment(),
+        }
+        write_run(file, {**about, "cases": scores["cases"], "history": read_history(run / "history.csv")})
+    else:  # another process trains it
+        return
+    sys.stdout.write(_against_stored(file, stored / cell.experiment / file.name))
+
+
+@contextmanager
+def _claimed(run: Path, cell: Cell) -> Iterator[bool]:
+    """Keep other processes from this run's folder; False where one has it."""
+    run.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(run / "lock").acquire(timeout=0):
+            _refuse_other_settings(run / "settings.json", cell)
+            yield True
+    except Timeout:
+        sys.stdout.write(f"{cell.name} is left to another process, which has begun it\n")
+        yield False
+
+
+def _refuse_other_settings(file: Path, cell: Cell) -> None:
+    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != cell.settings():
+        raise UserError(f"{file.parent}: holds a run of other settings: remove it, or choose another --out.")
+    write_json(file, cell.settings())
+
+
+def _overrides(cell: Cell) -> dict[str, Any]:
+    preset = {} if cell.preset == "plain" else {"preset": cell.preset}
+    return {"seed": cell.seed, **preset, **cell.overrides}
+
+
+def _configs(cell: Cell, run: Path) -> list[Path]:
+    return [*cell.configs(), run / "overrides.json"]
+
+
+def _where(run: Path, dataset_dir: Path) -> list[str]:
+    return ["--dataset_dir", str(dataset_dir), "--datalist", str(run / "datalist.json"), "--output_dir", str(run)]
 
 
 def _tracking(cell: Cell, out: Path) -> list[str]:
@@ -139,31 +201,32 @@ def _tracking(cell: Cell, out: Path) -> list[str]:
         return []
     return [
         *("--tracking", str(bundle_path(cell.bundle) / "configs" / "tracking.json")),
-        *("--tracking_uri", f"sqlite:///{(out / 'mlruns.db').resolve()}"),
+        *("--tracking_uri", path_to_sqlite_uri(str((out / "mlruns.db").resolve()))),
         *("--experiment_name", cell.experiment, "--run_name", cell.name),
     ]
 
 
 def _environment() -> dict[str, Any]:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    versions = {"torch": torch.__version__, "monai": monai.__version__, "metassl_monai": metassl_monai.__version__}
     return {
-        "device": device,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **versions,
+        "torch": torch.__version__,
+        "monai": monai.__version__,
+        "metassl_monai": metassl_monai.__version__,
     }
 
 
-def _against_stored(file: Path, folder: Path) -> str:
-    stored = folder / file.name
+def _against_stored(file: Path, stored: Path) -> str:
     if not stored.is_file() or stored.samefile(file):
-        return ""
-    differences = subject_differences(read_run(file)["cases"], read_run(stored)["cases"], "dice").values()
+        return f"There is no stored result {stored} to compare with.\n"
+    new, old = read_run(file), read_run(stored)
+    if new["settings"] != old["settings"]:
+        return f"The stored result {stored} is of other settings and not compared.\n"
+    differences = subject_differences(new["cases"], old["cases"], "dice").values()
     largest = max(map(abs, differences), default=0.0)
     if largest == 0:
         return f"The mean Dice of each subject equals the stored one in {stored}.\n"
-    return (
-        f"Mean Dice minus the stored one in {stored}: {fmean(differences):+.4f}, at most {largest:.4f} in a subject.\n"
-    )
+    mean = fmean(differences)
+    return f"Mean Dice minus the stored one in {stored}: {mean:+.4f}, at most {largest:.4f} in a subject.\n"

@@ -6,9 +6,9 @@ from __future__ import annotations
 from .cases import CaseRow, case_rows, format_summary, summarize, write_case_table
 from .comparison import Comparison, compare_cases, format_comparison, holm, paired_comparison, subject_differences
 from .curves import history_figure, read_history, weight_figure
-from .figures import NO_REGION, overlay_figure, quadripartition_figure
+from .figures import NO_REGION, methods_figure, overlay_figure, quadripartition_figure
 from .result_figures import dice_figure
-from .results import results_page, write_results
+from .results import cases_picture, results_page, write_results
 from .runs import Run, mean_score, read_run, write_run
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Comparison",
     "Run",
     "case_rows",
+    "cases_picture",
     "compare_cases",
     "dice_figure",
     "format_comparison",
@@ -24,6 +25,7 @@ __all__ = [
     "history_figure",
     "holm",
     "mean_score",
+    "methods_figure",
     "overlay_figure",
     "paired_comparison",
     "quadripartition_figure",

@@ -208,18 +208,18 @@ def _detectable_errors(n: int) -> float:
 def _compare_metric(
     rows_a: Sequence[CaseRow], rows_b: Sequence[CaseRow], metric: str, structures: Sequence[str]
 ) -> list[dict[str, Any]]:
-    rows = []
-    family: dict[tuple[float, ...], float] = {}
+    rows = {}
     for structure in structures:
         differences = _case_differences(rows_a, rows_b, metric, structure)
-        by_subject = tuple(_subject_means(differences).values())
-        row = {"structure": structure, "metric": metric, **paired_comparison(by_subject)._asdict()}
-        rows.append((by_subject, {**row, "nan": sum(math.isnan(value) for _, value in differences)}))
-        family[by_subject] = row["p_wilcoxon"]
-    # Keyed by the differences: the mean over a single structure repeats it, and is no test of its own.
-    adjusted = dict(zip(family, holm([*family.values()]), strict=True))
-    tests = sum(not math.isnan(p) for p in family.values())
-    return [{**row, "p_holm": adjusted[key], "tests": tests} for key, row in rows]
+        comparison = paired_comparison([*_subject_means(differences).values()])
+        missing = sum(math.isnan(value) for _, value in differences)
+        rows[structure] = {"structure": structure, "metric": metric, **comparison._asdict(), "nan": missing}
+    # the mean over a single structure repeats it, and is no test of its own
+    tested = [structure for structure in structures if structure != "mean" or len(structures) != 2]
+    p_values = [rows[structure]["p_wilcoxon"] for structure in tested]
+    adjusted = dict(zip(tested, holm(p_values), strict=True))
+    tests = sum(not math.isnan(p) for p in p_values)
+    return [{**row, "p_holm": adjusted.get(name, adjusted[tested[0]]), "tests": tests} for name, row in rows.items()]
 
 
 def _case_differences(

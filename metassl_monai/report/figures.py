@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from .palette import REGION_COLORS, REGION_NAMES, region_colormap, structure_colormap
 
-__all__ = ["NO_REGION", "overlay_figure", "quadripartition_figure"]
+__all__ = ["NO_REGION", "methods_figure", "overlay_figure", "quadripartition_figure"]
 
 NO_REGION = 255
 """Value in a region map of a pixel that no loss looked at; the image shows through there."""
@@ -81,6 +81,30 @@ def quadripartition_figure(
     """
     columns = {} if truths is None else {"hidden truth": truths}
     return _panels(images, {**columns, "reference": references, "prediction": predictions}, regions, rows, title)
+
+
+def methods_figure(images: Images, maps: Mapping[str, Images], rows: Sequence[str] = (), title: str = "") -> Figure:
+    """Draw one row a case: the image and what each of several methods makes of it (MetaSSL, Fig. 4 to 6).
+
+    Args:
+        images: gray images, each ``(H, W)``.
+        maps: class indices, each ``(H, W)``, by the heading of their column, from the left.
+        rows: what to write beside each row, such as the name of the case.
+        title: title of the figure.
+
+    Returns:
+        A figure; ``figure.savefig(path)`` writes it. A class has the same color everywhere.
+
+    Example::
+
+        >>> import numpy as np
+        >>> from metassl_monai.report import methods_figure
+        >>> zeros = [np.zeros((4, 4))]
+        >>> figure = methods_figure(zeros, {"annotation": zeros, "plain": zeros, "MetaSSL": zeros}, ["a case"])
+        >>> [ax.get_title() for ax in figure.axes]
+        ['image', 'annotation', 'plain', 'MetaSSL']
+    """
+    return _panels(images, maps, None, rows, title)
 
 
 def _panels(

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from .comparison import Comparison, holm, paired_comparison, subject_differences
-from .runs import Run, mean_score
+from .runs import Run, mean_score, subject_scores
 
 __all__ = ["by_row", "dice_table", "pairs_table", "runs_table"]
 
@@ -36,15 +36,16 @@ def dice_table(rows: Mapping[str, Sequence[Run]], baselines: Sequence[str]) -> s
     """
     structures = [name for name in _structures(next(iter(rows.values()))[0]) if name != "mean"]
     differences = [_comparisons(rows, preset, baselines[:place]) for place, preset in enumerate(baselines)]
-    head = ["row", "runs", *structures, "mean"]
+    head = ["row", "runs", *structures, "mean", "over subjects", "over runs"]
     for preset in baselines:
-        head += [f"minus {preset}", "by run", "p", "detectable"]
+        head += [f"minus {preset}", f"by run ({preset})", f"p ({preset})", f"detectable ({preset})"]
     body = []
     for name, runs in rows.items():
-        dice = [f"{fmean(mean_score(run, structure) for run in runs):.3f}" for structure in structures]
-        mean = _interval([mean_score(run) for run in runs])
+        scores = [mean_score(run) for run in runs]
+        dice = [_number(fmean(mean_score(run, structure) for run in runs)) for structure in structures]
+        intervals = (_interval(_subject_means(map(subject_scores, runs))), _interval(scores))
         compared = [cell for found in differences for cell in _cells(found.get(name))]
-        body.append([name, str(len(runs)), *dice, mean, *compared])
+        body.append([name, str(len(runs)), *dice, _number(fmean(scores)), *intervals, *compared])
     return _markdown(head, body)
 
 
@@ -59,22 +60,36 @@ def pairs_table(rows: Mapping[str, Sequence[Run]]) -> str:
     body = []
     for name, runs in rows.items():
         means = [_number(_mean(_last(run, pattern) for run in runs)) for pattern in columns.values()]
-        sums = [_number(_mean([sum(_last(run, f"loss/{stream}/*"))] for run in runs)) for stream in _STREAMS]
+        sums = [_number(_mean(_sum(_last(run, f"loss/{stream}/*")) for run in runs)) for stream in _STREAMS]
         body.append([name, *means, *sums])
     return _markdown(["row", *columns, *(f"{stream} loss" for stream in _STREAMS)], body)
 
 
 def runs_table(runs: Sequence[Run]) -> str:
     """All runs: on what, how good, how long, where."""
-    head = ["row", "labeled", "subset", "seed", "mean Dice", "minutes", "device", "threads", "torch", "monai"]
+    head = [
+        "row",
+        "labeled",
+        "subset",
+        "seed",
+        "mean Dice",
+        "iterations",
+        "minutes",
+        "device",
+        "threads",
+        "torch",
+        "monai",
+    ]
     body = []
     for run in sorted(runs, key=lambda run: (run["settings"]["labeled"], _order(run), _draw(run))):
         settings, environment = run["settings"], run["environment"]
         minutes = f"{run['seconds'] / 60:.1f}{' (resumed)' if run['resumed'] else ''}"
         where = [str(environment[key]) for key in ("device", "threads", "torch", "monai")]
         subset = f"{settings['subset']}: {', '.join(run['labeled_subjects'])}"
-        score = f"{mean_score(run):.3f}"
-        body.append([settings["row"], str(settings["labeled"]), subset, str(settings["seed"]), score, minutes, *where])
+        score, done = f"{mean_score(run):.3f}", str(int(run["history"]["iteration"][-1]))
+        body.append(
+            [settings["row"], str(settings["labeled"]), subset, str(settings["seed"]), score, done, minutes, *where]
+        )
     return _markdown(head, body)
 
 
@@ -138,9 +153,10 @@ def _cells(difference: _Difference | None) -> list[str]:
 
 
 def _interval(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return ""
     comparison = paired_comparison(values)  # the interval of a mean: of its difference from 0
-    interval = f" [{comparison.low:.3f}, {comparison.high:.3f}]" if len(values) > 1 else ""
-    return f"{comparison.mean:.3f}{interval}"
+    return f"[{comparison.low:.3f}, {comparison.high:.3f}]"
 
 
 def _last(run: Run, pattern: str) -> list[float]:
@@ -148,6 +164,10 @@ def _last(run: Run, pattern: str) -> list[float]:
     columns = [values for name, values in run["history"].items() if fnmatchcase(name, pattern)]
     known = ([value for value in values if not math.isnan(value)] for values in columns)
     return [values[-1] for values in known if values]
+
+
+def _sum(values: Sequence[float]) -> list[float]:
+    return [sum(values)] if values else []
 
 
 def _mean(values: Iterable[Sequence[float]]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from .result_figures import dice_figure
 from .result_tables import by_row, dice_table, pairs_table, runs_table
 from .runs import Run, read_run
 
-__all__ = ["results_page", "write_results"]
+__all__ = ["cases_picture", "results_page", "write_results"]
 
 _BEGINNING = """\
 # Results
@@ -23,11 +23,12 @@ _BEGINNING = """\
 <!-- made by `metassl experiment` from the files beside it: do not edit -->
 """
 _LEGEND = """\
-Dice on the {split} subjects. *Mean* is over the structures, with the 95 % interval over the runs (Student's t). A
-difference is that of the subjects, each averaged over its frames and over the runs that both rows have: its mean, 95 %
-interval and Wilcoxon p, adjusted after Holm for the rows of the table. *Detectable* is the smallest difference
-that as many subjects of this spread would show in 80 % of such comparisons. The subjects' spread says nothing of
-other labeled subsets; the runs' does.
+Dice on the {split} subjects; *mean* is over the structures. Its two 95 % intervals (Student's t) are over the subjects,
+each averaged over its frames and the runs, and over the runs. A difference from a baseline is that of the subjects,
+each averaged over the runs that both rows have: its mean with 95 % interval, its mean in each run, the Wilcoxon p
+adjusted after Holm for the rows of the column, and the smallest difference that one t-test on as many subjects of this
+spread would detect in 80 % of such comparisons. The subjects' spread says nothing of other labeled subsets; the runs'
+does.
 """
 _EXPLAINED = """\
 What the unlabeled pairs looked like at the end of the training, mean over pairs and runs: the share of voxels in each
@@ -62,7 +63,8 @@ def results_page(folder: str | Path) -> str:
 
     Args:
         folder: holds the definition of each experiment, ``<name>.json``, a JSON file for each of its runs in the
-            sub-folder ``<name>``, and ``conclusions.md``, which the page begins with, where there is one.
+            sub-folder ``<name>``, and, where there are some, the pictures of :func:`cases_picture` and
+            ``conclusions.md``, which the page begins with.
 
     Returns:
         The page.
@@ -72,6 +74,16 @@ def results_page(folder: str | Path) -> str:
     parts = [conclusions.read_text(encoding="utf-8")] if conclusions.is_file() else []
     parts += [_experiment(path) for path in sorted(folder.glob("*.json"))]
     return "\n".join([_BEGINNING, *parts])
+
+
+def cases_picture(folder: str | Path, experiment: str, labeled: int, subset: str, seed: int) -> Path:
+    """Return where a folder of results keeps the picture of a few cases as the rows of an experiment segment them.
+
+    Example:
+        >>> cases_picture("results", "acdc", 3, "published", 1337).as_posix()
+        'results/acdc_3_published_1337_cases.png'
+    """
+    return Path(folder) / f"{experiment}_{labeled}_{subset}_{seed}_cases.png"
 
 
 def _experiment(file: Path) -> str:
@@ -85,6 +97,7 @@ def _experiment(file: Path) -> str:
         rows = by_row(some)
         picture = f"![Mean Dice of each row]({file.parent.name}/{_picture(file, number).name})\n"
         parts += [f"### {number} labeled\n", picture, dice_table(rows, baselines), _EXPLAINED, pairs_table(rows)]
+        parts += _cases(file, some)
     return "\n".join([*parts, "### Runs\n", runs_table(runs)])
 
 
@@ -105,3 +118,16 @@ def _by_number(runs: Iterable[Run]) -> dict[int, list[Run]]:
 
 def _picture(file: Path, number: int) -> Path:
     return file.with_name(f"{file.stem}_{number}.png")
+
+
+def _cases(file: Path, runs: Iterable[Run]) -> Iterator[str]:
+    """Yield what shows each picture of cases that has been drawn."""
+    for labeled, subset, seed in dict.fromkeys(_data_of(run) for run in runs):
+        picture = cases_picture(file.parent, file.stem, labeled, subset, seed)
+        if picture.is_file():
+            yield f"A slice of the first cases, labeled subset {subset}, seed {seed}:\n"
+            yield f"![Image, annotation and each row's prediction]({file.parent.name}/{picture.name})\n"
+
+
+def _data_of(run: Run) -> tuple[int, str, int]:
+    return run["settings"]["labeled"], run["settings"]["subset"], run["settings"]["seed"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from metassl_monai.files import atomic_write, nan_for_null, null_for_nan
 
-__all__ = ["Run", "mean_score", "read_run", "write_run"]
+__all__ = ["Run", "mean_score", "read_run", "subject_scores", "write_run"]
 
 Run = Mapping[str, Any]
 """``settings``, ``labeled_subjects``, ``seconds``, ``resumed``, ``environment``, ``cases`` (rows as of
@@ -40,13 +40,19 @@ def read_run(path: str | Path) -> Run:
     return {**run, **{key: nan_for_null(run[key]) for key in ("cases", "history")}}
 
 
-def mean_score(run: Run, structure: str = "mean", metric: str = "dice") -> float:
-    """Return the mean over the subjects of a run, each the mean of its cases that have a value; NaN where none has."""
+def subject_scores(run: Run, structure: str = "mean", metric: str = "dice") -> dict[str, float]:
+    """Return each subject's mean over its cases that have a value; subjects without any are left out."""
     by_subject: dict[str, list[float]] = defaultdict(list)
     for row in run["cases"]:
         if row["structure"] == structure and not math.isnan(row[metric]):
             by_subject[row["subject"]].append(row[metric])
-    return fmean(map(fmean, by_subject.values())) if by_subject else math.nan
+    return {subject: fmean(values) for subject, values in by_subject.items()}
+
+
+def mean_score(run: Run, structure: str = "mean", metric: str = "dice") -> float:
+    """Return the mean over the subjects of a run, see :func:`subject_scores`; NaN where none has a value."""
+    scores = subject_scores(run, structure, metric)
+    return fmean(scores.values()) if scores else math.nan
 
 
 def _text(value: Any) -> str:

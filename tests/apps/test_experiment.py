@@ -9,6 +9,9 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+import torch
+from filelock import FileLock
+from monai.bundle import ConfigParser
 from typer.testing import CliRunner
 
 from metassl_monai.apps import UserError, bundles
@@ -29,6 +32,7 @@ TINY = {
     "subsets": [0],
     "seeds": [7],
     "split": "validation",
+    "checkpoint": "last",
     "overlays": ["la_small"],
     "overrides": {
         "features": [4, 8, 16, 32, 64],
@@ -57,8 +61,8 @@ def write(folder, **changes):
     return file
 
 
-def metassl(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+def metassl(*arguments, **options):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
 
 
 @pytest.fixture(scope="module")
@@ -119,16 +123,54 @@ def test_a_run_of_another_experiment_with_the_same_settings_is_copied(ran, tmp_p
     assert copy["cases"] == original["cases"]
 
 
-def test_a_result_of_other_settings_is_refused(ran, tmp_path):
-    file = write(tmp_path, overrides={**TINY["overrides"], "iterations": 3})
-    file.write_text(json.dumps({**json.loads(file.read_text()), "methods": {}}))
-    result = metassl("experiment", file, "--dataset-dir", ran / "data", "--out", ran / "out")
+def test_a_result_or_a_run_of_other_settings_is_refused(ran, tmp_path):
+    file = write(tmp_path, methods={}, overrides={**TINY["overrides"], "iterations": 3})
+    where = ["--dataset-dir", ran / "data", "--out", ran / "out", "--row", "supervised-paper"]
+    result = metassl("experiment", file, *where)
     assert result.exit_code == 1
     assert "was made with other settings" in result.output
+    result = metassl("experiment", file, *where, "--results", tmp_path / "results")
+    assert result.exit_code == 1
+    assert "holds a run of other settings: remove it, or choose another --out" in result.output
 
 
-def test_a_cell_that_stopped_after_its_training_is_only_scored(ran, tmp_path):
+def test_a_cell_that_another_process_has_begun_is_left_to_it(ran, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundles, "run_command", lambda command: pytest.fail("it ran"))
+    (tmp_path / "out" / "tiny" / "flat_1_0_7").mkdir(parents=True)
+    where = ["--dataset-dir", ran / "data", "--out", tmp_path / "out", "--row", "flat"]
+    with FileLock(tmp_path / "out" / "tiny" / "flat_1_0_7" / "lock"):
+        result = metassl("experiment", ran / "tiny.json", *where)
+    assert result.exit_code == 0
+    assert "flat_1_0_7 is left to another process" in result.output
+    assert not list((tmp_path / "out" / "results" / "tiny").iterdir())
+
+
+def test_a_failed_cell_does_not_keep_the_others_from_running(ran, tmp_path, monkeypatch):
+    def fail(command):
+        raise UserError(3)
+
+    monkeypatch.setattr(bundles, "run_command", fail)
+    rows = ["--row", "supervised-plain", "--row", "flat"]
+    result = metassl("experiment", ran / "tiny.json", "--dataset-dir", ran / "data", "--out", tmp_path / "out", *rows)
+    assert result.exit_code == 1
+    for name in ("supervised-plain_1_0_7", "flat_1_0_7"):
+        assert f"  {name}: exit status 3, see above" in result.output
+    assert (tmp_path / "out" / "results.md").is_file()
+
+
+def test_test_data_are_read_when_all_cells_are_trained(ran, tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(bundles, "run_command", lambda command: commands.append(command[4]))
+    file = write(tmp_path, split="test")
+    # nothing is evaluated in truth, so the first table is missed
+    with pytest.raises(FileNotFoundError):
+        metassl("experiment", file, "--dataset-dir", ran / "data", "--out", tmp_path / "out", catch_exceptions=False)
+    assert commands == ["training"] * 3 + ["evaluating"]
+
+
+def test_a_cell_that_was_stopped_goes_on_from_its_checkpoint(ran, tmp_path):
     shutil.copytree(ran / "out", tmp_path / "out")
+    (tmp_path / "out" / "tiny" / "supervised-paper_1_0_7" / "training.json").unlink()
     result_file = tmp_path / "out" / "results" / "tiny" / "supervised-paper_1_0_7.json"
     before = read_run(result_file)
     result_file.unlink()
@@ -165,14 +207,31 @@ def test_the_grid_has_each_row_for_each_number_subset_and_seed(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"row": []}, "'row' is unknown: choose among about, baselines, bundle"),
+        ({"row": []}, "the file has an unknown 'row': choose among title, about, bundle"),
+        ({"labeled": 3}, "'labeled' of the file must be a list, not empty, each item a number, not 3"),
+        ({"labeled": ["3"]}, "'labeled' of the file must be a list"),
+        ({"rows": []}, "'rows' of the file must be a list, not empty"),
+        ({"rows": ["cps"]}, "row 1 must be an object, not 'cps'"),
+        ({"reader": ["acdc"]}, "'reader' of the file must be a text"),
+        ({"methods": {"supervised": {"overlay": []}}}, "the method 'supervised' has an unknown 'overlay'"),
+        ({"methods": {"cps": {}}}, "no row has the method 'cps' of 'methods'"),
         ({"reader": "acdcc"}, "reader 'acdcc' is unknown: choose one of abdomenct1k, acdc"),
-        ({"split": "train"}, "split 'train' is unknown: choose validation or test"),
-        ({"rows": [{"method": "cps"}]}, "a row lacks 'preset'"),
-        ({"rows": [{"method": "cps", "preset": "papr"}]}, "preset 'papr' is unknown: choose plain or one of paper"),
-        ({"rows": [{"method": "cps", "preset": "paper"}] * 2}, "two rows are called 'cps-paper': give one a 'name'"),
-        ({"rows": [{"method": "cpss", "preset": "paper"}]}, "has no config 'cpss'"),
+        ({"split": "train"}, "split 'train' is unknown: choose one of validation, test"),
+        ({"checkpoint": "first"}, "checkpoint 'first' is unknown: choose one of best, last"),
+        ({"subsets": ["first"]}, "subset 'first' is none: give 'published' or a number"),
+        ({"rows": [{"method": "cps"}], "methods": {}}, "row 1 lacks 'preset'"),
+        (
+            {"rows": [{"method": "cps", "preset": "papr"}], "methods": {}},
+            "preset 'papr' is unknown: choose one of plain",
+        ),
+        ({"rows": [TINY["rows"][0]] * 2}, "two rows are called 'supervised-plain': give one a 'name'"),
+        ({"rows": [{**TINY["rows"][0], "name": "../a"}]}, "row name '../a' names files"),
+        ({"rows": [{"method": "cpss", "preset": "paper"}], "methods": {}}, "has no config 'cpss'"),
         ({"bundle": "la"}, "no bundle 'la'"),
+        (
+            {"overrides": {"iteration": 5}},
+            "row 'flat': iteration: no config id of this name. Did you mean --iterations",
+        ),
     ],
 )
 def test_a_faulty_file_is_one_message(tmp_path, changes, message):
@@ -188,7 +247,7 @@ def test_a_missing_file_a_broken_one_and_an_unknown_row_are_one_message(tmp_path
     with pytest.raises(UserError, match="is not JSON"):
         read_experiment(broken)
     broken.write_text("{}")
-    with pytest.raises(UserError, match="'rows' is missing"):
+    with pytest.raises(UserError, match="the file lacks 'rows'"):
         read_experiment(broken)
     with pytest.raises(UserError, match="--row cps: the experiment has no such one, only supervised-plain, "):
         select(read_experiment(write(tmp_path)), rows=["cps"])
@@ -196,6 +255,14 @@ def test_a_missing_file_a_broken_one_and_an_unknown_row_are_one_message(tmp_path
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("bundles/*/experiments/*.json")), ids=lambda file: file.stem)
 def test_the_experiments_of_the_bundles_are_sound(file):
-    cells = read_experiment(file)
-    assert cells
-    assert {cell.bundle for cell in cells} == {file.parents[1].name}
+    """Each row's losses can be built, and no two rows of one method are the same."""
+    cells = {cell.row: cell for cell in read_experiment(file)}
+    assert {cell.bundle for cell in cells.values()} == {file.parents[1].name}
+    for cell in cells.values():
+        parser = ConfigParser()
+        parser.read_config([str(config) for config in cell.configs()])
+        preset = {} if cell.preset == "plain" else {"preset": cell.preset}
+        parser.update({**preset, **cell.overrides})
+        assert isinstance(parser.get_parsed_content("labeled_loss"), torch.nn.Module)
+        assert isinstance(parser.get_parsed_content("unlabeled_loss"), torch.nn.Module)
+    assert len({json.dumps([cell.method, cell.preset, cell.overrides]) for cell in cells.values()}) == len(cells)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from metassl_monai.report import NO_REGION, overlay_figure, quadripartition_figure
+from metassl_monai.report import NO_REGION, methods_figure, overlay_figure, quadripartition_figure
 from metassl_monai.report.palette import REGION_COLORS, structure_colormap
 
 
@@ -51,6 +51,19 @@ def test_overlay_is_the_view_of_annotations() -> None:
     figure = overlay_figure(maps(1, 30), maps(1, 3), maps(1, 3), maps(1, 4), truth_name="annotation")
     assert [ax.get_title() for ax in figure.axes] == ["image", "annotation", "prediction", "regions"]
     assert [ax.get_title() for ax in overlay_figure(maps(1, 30), maps(1, 3), maps(1, 3)).axes][1] == "truth"
+
+
+def test_methods_stand_side_by_side_with_one_color_a_class() -> None:
+    columns = {"annotation": maps(2, 3), "plain": maps(2, 2), "paper": maps(2, 4)}
+    figure = methods_figure(maps(2, 30), columns, ["case a", "case b"], "title")
+    assert [ax.get_title() for ax in figure.axes] == ["image", *columns, *[""] * 4]
+    assert [ax.texts[0].get_text() for ax in figure.axes[::4]] == ["case a", "case b"]
+    assert figure.get_suptitle() == "title"
+    assert not figure.legends
+    for ax, column in zip(figure.axes[5:], columns.values(), strict=True):
+        assert np.array_equal(ax.images[1].get_array(), column[1].T)
+    annotation, plain = colors(figure.axes[1]), colors(figure.axes[2])
+    assert np.array_equal(annotation[columns["annotation"][0] == 1][0], plain[columns["plain"][0] == 1][0])
 
 
 def test_regions_have_their_colors_and_the_image_shows_where_there_is_none() -> None:
