@@ -21,6 +21,23 @@ def test_required_and_optional_properties_are_where_monai_looks(bundle, workflow
     assert inference.check_properties() == []
 
 
+@pytest.mark.parametrize("bundle", bundle_names())
+def test_the_best_or_the_last_network_is_kept(bundle, workflow, tmp_path):
+    """Of two epochs, the first of which is said to be the best one."""
+    kept, last = {}, {}
+    for keep in ("best", "last"):
+        folder = tmp_path / keep
+        training = workflow(bundle, ["train", "supervised"], output_dir=str(folder), keep=keep, val_interval=1)
+        training.initialize()
+        validator = training.parser.get_parsed_content("validate::evaluator")
+        validator.metric_cmp_fn = lambda current, best, validator=validator: validator.state.epoch == 1
+        training.run()
+        kept[keep] = torch.load(folder / "models" / "model.pt", weights_only=True)
+        last[keep] = training.parser.get_parsed_content("network").state_dict()
+    assert all(value.equal(last["last"][key].cpu()) for key, value in kept["last"].items())
+    assert any(not value.equal(last["best"][key].cpu()) for key, value in kept["best"].items())
+
+
 def test_full_supervision_sees_the_hidden_labels_and_nothing_else_does(workflow):
     counts = {}
     for method in ("supervised", "full_supervised"):
