@@ -89,7 +89,8 @@ def cases_picture(folder: str | Path, experiment: str, labeled: int, subset: str
 def _experiment(file: Path) -> str:
     definition, runs = _definition(file), _runs(file)
     baselines = definition.get("baselines", ["plain", "paper"])
-    command = f"metassl experiment {file.as_posix()} --dataset-dir DATA --out runs"
+    shown = Path(file.parent.name, file.name) if file.is_absolute() else file  # a page is read on other machines
+    command = f"metassl experiment {shown.as_posix()} --dataset-dir DATA --out runs"
     commands = f"{command}\n{command} --row ROW --subset SUBSET --seed SEED  # one run, compared with the stored one"
     parts = [f"## {definition['title']}\n", definition["about"] + "\n", f"```sh\n{commands}\n```\n"]
     parts.append(_LEGEND.format(split=definition["split"]))

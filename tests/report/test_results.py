@@ -131,6 +131,8 @@ def test_every_run_is_listed_and_conclusions_come_first(folder):
     assert page == results_page(folder)
     assert page.index("It works.") < page.index("## Small")
     assert "](results/small_3.png)" in page
+    assert "metassl experiment results/small.json " in page
+    assert str(folder) not in page
     assert (folder / "small_3.png").stat().st_size > 1000
     assert len(re.findall(r"\| 100 \| 1\.5 \|", page)) == 6
 
