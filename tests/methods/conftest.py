@@ -174,6 +174,15 @@ def auxiliary(*names: str) -> dict[str, set[str]]:
 PERTURBED = auxiliary("noise", "dropout", "most_active")
 BOTH_IMAGES = {"labeled/image", "unlabeled/image"}
 
+NETWORKS = ("network", "second_network")
+TWO_NETWORKS: dict[str, Any] = {
+    "learns": {f"{stream}/{name}": {name} for stream in ("labeled", "unlabeled") for name in NETWORKS},
+    "reads": {f"{stream}/{name}": {f"{stream}/image"} for stream in ("labeled", "unlabeled") for name in NETWORKS},
+    "sees": dict.fromkeys(NETWORKS, whole_batch),
+    "further_networks": ("second_network",),
+}
+"""Two networks that see the same images and judge each other."""
+
 ROWS = [
     Row(
         Supervised,
@@ -196,31 +205,13 @@ ROWS = [
     Row(
         CrossPseudoSupervision,
         PseudoLabelLoss,
-        learns={
-            f"{stream}/{name}": {name} for stream in ("labeled", "unlabeled") for name in ("network", "second_network")
-        },
-        reads={
-            f"{stream}/{name}": {f"{stream}/image"}
-            for stream in ("labeled", "unlabeled")
-            for name in ("network", "second_network")
-        },
-        sees={"network": whole_batch, "second_network": whole_batch},
-        further_networks=("second_network",),
+        **TWO_NETWORKS,
         random=False,
     ),
     Row(
         DualNet,  # its pairs; further terms are in test_dualnet.py
         PseudoLabelLoss,
-        learns={
-            f"{stream}/{name}": {name} for stream in ("labeled", "unlabeled") for name in ("network", "second_network")
-        },
-        reads={
-            f"{stream}/{name}": {f"{stream}/image"}
-            for stream in ("labeled", "unlabeled")
-            for name in ("network", "second_network")
-        },
-        sees={"network": whole_batch, "second_network": whole_batch},
-        further_networks=("second_network",),
+        **TWO_NETWORKS,
         random=False,
         arguments={"contrastive_ramp": None, "uncertainty": False, "regularization": False},
         mean_of_two=True,
@@ -228,16 +219,7 @@ ROWS = [
     Row(
         ALHVR,  # its pairs; further terms are in test_alhvr.py
         SharpenedMSELoss,
-        learns={
-            f"{stream}/{name}": {name} for stream in ("labeled", "unlabeled") for name in ("network", "second_network")
-        },
-        reads={
-            f"{stream}/{name}": {f"{stream}/image"}
-            for stream in ("labeled", "unlabeled")
-            for name in ("network", "second_network")
-        },
-        sees={"network": whole_batch, "second_network": whole_batch},
-        further_networks=("second_network",),
+        **TWO_NETWORKS,
         arguments={"tap": "decoder.head", "prototypes": False, "entropy": False},
     ),
     Row(
