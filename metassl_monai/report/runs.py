@@ -40,18 +40,18 @@ def read_run(path: str | Path) -> Run:
     return {**run, **{key: nan_for_null(run[key]) for key in ("cases", "history")}}
 
 
-def subject_scores(run: Run, structure: str = "mean", metric: str = "dice") -> dict[str, float]:
-    """Return each subject's mean over its cases that have a value; subjects without any are left out."""
+def subject_scores(run: Run, structure: str = "mean") -> dict[str, float]:
+    """Return each subject's Dice, mean over its cases that have a value; subjects without any are left out."""
     by_subject: dict[str, list[float]] = defaultdict(list)
     for row in run["cases"]:
-        if row["structure"] == structure and not math.isnan(row[metric]):
-            by_subject[row["subject"]].append(row[metric])
+        if row["structure"] == structure and not math.isnan(row["dice"]):
+            by_subject[row["subject"]].append(row["dice"])
     return {subject: fmean(values) for subject, values in by_subject.items()}
 
 
-def mean_score(run: Run, structure: str = "mean", metric: str = "dice") -> float:
-    """Return the mean over the subjects of a run, see :func:`subject_scores`; NaN where none has a value."""
-    scores = subject_scores(run, structure, metric)
+def mean_score(run: Run, structure: str = "mean") -> float:
+    """Return the mean Dice over the subjects of a run, see :func:`subject_scores`; NaN where none has a value."""
+    scores = subject_scores(run, structure)
     return fmean(scores.values()) if scores else math.nan
 
 
