@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
@@ -16,17 +14,21 @@ from metassl_monai.data import (
     check_datalist,
     check_images,
     load_datalist,
-    load_oriented,
-    map_label_values,
+    prediction_mistakes,
+    prediction_path,
     read_datalist,
+    read_label,
+    read_scan,
 )
-from metassl_monai.data.pictures import first_channel, is_picture, large_pictures
+from metassl_monai.data.geometry import SAME_GRID, grid_distance
+from metassl_monai.data.label_values import label_mistake
+from metassl_monai.data.pictures import is_picture
 from metassl_monai.metrics import segmentation_metrics
 from metassl_monai.report import case_rows, write_case_table
 
-from .errors import UserError, refuse_problems
+from .errors import UserError, refuse, refuse_problems
 
-__all__ = ["evaluate_predictions", "load_annotation", "load_prediction", "prediction_path"]
+__all__ = ["evaluate_predictions", "load_prediction"]
 
 
 def evaluate_predictions(
@@ -47,7 +49,8 @@ def evaluate_predictions(
         The rows of the table, see :func:`metassl_monai.report.case_rows`.
 
     Raises:
-        UserError: when a file is damaged, or a prediction is missing or not in the geometry of its annotation.
+        UserError: when a file is damaged, or a prediction is missing, has values that are no classes, or is not in the
+            geometry of its annotation.
     """
     if split not in ("validation", "test"):
         raise UserError(f"--split {split}: choose validation or test.")
@@ -55,12 +58,14 @@ def evaluate_predictions(
     if not items:
         raise UserError(f"{datalist}: its list {split!r} is empty, so there is nothing to evaluate.")
     refuse_problems(check_datalist(datalist, dataset_dir, lists=[split], progress=True))
-    files = [prediction_path(item["image"], dataset_dir, predictions) for item in items]
+    images = [item["image"] for item in items]
+    refuse(prediction_mistakes(images, dataset_dir, predictions))
+    files = [prediction_path(image, dataset_dir, predictions) for image in images]
     refuse_problems(check_images(file for file in files if file.is_file()))
     content = read_datalist(datalist)
     rows: list[dict[str, Any]] = []
     for item, file in zip(tqdm(items, desc="evaluating", unit="case"), files, strict=True):
-        truth = load_annotation(item, content)
+        truth = read_label(item["label"], content)
         prediction = load_prediction(file, truth, content)
         spacing = None if is_picture(item["label"]) else truth.pixdim.tolist()
         metrics = segmentation_metrics(prediction.numpy(), truth.numpy(), content["labels"], spacing)
@@ -70,54 +75,36 @@ def evaluate_predictions(
     return rows
 
 
-def prediction_path(image: str | Path, dataset_dir: str | Path, predictions: str | Path) -> Path:
-    """Return where ``inference.json`` puts the prediction of an image: the same sub-folder, ``<name>_seg.nii.gz``.
-
-    Where the image is a picture, such as JPEG, so is the prediction: ``<name>_seg.png``.
-    """
-    relative = Path(image).resolve().relative_to(Path(dataset_dir).resolve())
-    stem = Path(relative.name.removesuffix(".gz")).stem
-    suffix = ".png" if is_picture(relative) else ".nii.gz"
-    return Path(predictions) / relative.parent / f"{stem}_seg{suffix}"
-
-
-def load_annotation(item: Mapping[str, str], datalist: Mapping[str, Any]) -> MetaTensor:
-    """Load the annotation of a case.
-
-    Args:
-        item: an item of :func:`metassl_monai.data.load_datalist`.
-        datalist: the content of the datalist.
-
-    Returns:
-        Class indices, ``(X, Y, Z)`` or, of a picture, ``(X, Y)``.
-    """
-    with large_pictures():
-        label = first_channel(load_oriented(item["label"], datalist.get("orientation")))
-    classes = map_label_values(label.numpy(), datalist.get("label_values"), datalist.get("label_threshold"))
-    return MetaTensor(torch.as_tensor(classes), meta=label.meta)
-
-
 def load_prediction(file: Path, truth: MetaTensor, datalist: Mapping[str, Any]) -> MetaTensor:
     """Load the prediction of a case.
 
     Args:
-        file: see :func:`prediction_path`.
-        truth: its annotation, see :func:`load_annotation`.
+        file: see :func:`metassl_monai.data.prediction_path`.
+        truth: its annotation, see :func:`metassl_monai.data.read_label`.
         datalist: the content of the datalist.
 
     Returns:
         Class indices in the annotation's geometry.
 
     Raises:
-        UserError: when the file is missing or in another geometry.
+        UserError: when the file is missing, in another geometry, or has a value that is no class.
     """
     if not file.is_file():
         raise UserError(f"{file}: no prediction. Run inference for this split first, with the same --dataset_dir.")
-    with large_pictures():
-        prediction = load_oriented(file, datalist.get("orientation"))
-    if prediction.shape != truth.shape or not np.allclose(prediction.affine, truth.affine, atol=1e-3):
+    prediction = read_scan(file, datalist.get("orientation"))
+    # a prediction holds classes, whatever raw values the annotations have
+    mistake = label_mistake(prediction.numpy(), {"labels": datalist["labels"]})
+    if mistake:
+        raise UserError(f"{file}: {mistake[0]}: predictions hold the classes themselves, not masks or probabilities.")
+    if prediction.shape != truth.shape:
         raise UserError(
-            f"{file}: shape {tuple(prediction.shape)} or affine differ from the annotation's "
-            f"{tuple(truth.shape)}. Predictions must be in the geometry of the original image."
+            f"{file}: its shape {tuple(prediction.shape)} is not {tuple(truth.shape)}, that of the annotation. "
+            "Predictions must be in the geometry of the original image."
+        )
+    distance = grid_distance(truth.affine, prediction.affine, truth.shape)
+    if distance > SAME_GRID:
+        raise UserError(
+            f"{file}: lies up to {distance:.3g} voxels beside the annotation. "
+            "Predictions must be in the geometry of the original image."
         )
     return prediction

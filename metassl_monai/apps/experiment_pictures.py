@@ -14,14 +14,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 
-from metassl_monai.data import load_datalist, load_oriented, read_datalist, write_datalist
-from metassl_monai.data.pictures import first_channel, large_pictures
+from metassl_monai.data import load_datalist, prediction_path, read_datalist, read_label, read_scan, write_datalist
+from metassl_monai.data.pictures import first_channel
 from metassl_monai.files import atomic_write, write_json
 from metassl_monai.report import cases_picture, methods_figure
 
 from .bundles import run_bundle
 from .errors import UserError
-from .evaluate import load_annotation, load_prediction, prediction_path
+from .evaluate import load_prediction
 from .experiment import Cell, same_runs
 
 __all__ = ["draw_pictures"]
@@ -132,9 +132,8 @@ def _known(configs: Iterable[Path], overrides: Mapping[str, Any]) -> dict[str, A
 
 def _planes(item: Mapping[str, str], datalist: Mapping[str, Any], predictions: Iterable[Path]) -> list[np.ndarray]:
     """Return image, annotation and predictions of a case, each ``(X, Y)``, where most is annotated."""
-    with large_pictures():
-        image = first_channel(load_oriented(item["image"], datalist.get("orientation")))
-    truth = load_annotation(item, datalist)
+    image = first_channel(read_scan(item["image"], datalist.get("orientation")))
+    truth = read_label(item["label"], datalist)
     volumes = [image, truth, *(load_prediction(file, truth, datalist) for file in predictions)]
     plane: Any = (..., int((truth.numpy() > 0).sum((0, 1)).argmax())) if truth.ndim == 3 else ...
     return [volume.numpy()[plane] for volume in volumes]

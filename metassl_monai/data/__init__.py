@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Datalists without leaks, one reader a data set, a check of every file, and a phantom that needs no download."""
+"""Datalists without leaks, one reader a data set, files in and out, a check of each, and a phantom without download."""
 
 from __future__ import annotations
 
@@ -14,26 +14,32 @@ from .datalist import DatalistError, load_datalist, read_datalist, validate_data
 from .digestpath import prepare_digestpath
 from .heart_box import labeled_box
 from .la import prepare_la
-from .label_values import map_label_values
-from .orientation import load_oriented, reoriented
+from .orientation import reoriented
 from .pancreas_ct import prepare_pancreas_ct
 from .phantom import make_phantom
+from .predictions import SavePredictiond, prediction_mistakes, prediction_path
+from .reading import LabelClassesd, ScanReader, case_loading, datalist_orientation, read_label, read_scan
 from .slices import SliceDataset
 from .tiles import TileDataset
 
 __all__ = [
     "READERS",
     "DatalistError",
+    "LabelClassesd",
     "Problem",
+    "SavePredictiond",
+    "ScanReader",
     "SliceDataset",
     "TileDataset",
+    "case_loading",
     "check_datalist",
     "check_images",
+    "datalist_orientation",
     "labeled_box",
     "load_datalist",
-    "load_oriented",
     "make_phantom",
-    "map_label_values",
+    "prediction_mistakes",
+    "prediction_path",
     "prepare_abdomenct1k",
     "prepare_acdc",
     "prepare_brats2019",
@@ -41,6 +47,8 @@ __all__ = [
     "prepare_la",
     "prepare_pancreas_ct",
     "read_datalist",
+    "read_label",
+    "read_scan",
     "reoriented",
     "validate_datalist",
     "write_datalist",

@@ -5,26 +5,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import nibabel
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import LoadImage
 from tqdm import tqdm
 
 from .datalist import LISTS, DatalistError, datalist_errors, join_inside, parse_json, path_error
-from .label_values import classes_by_value, foreign_values, label_value_mistakes, map_label_values
+from .geometry import SAME_GRID, grid_distance
+from .label_values import label_classes, label_mistake, label_value_mistakes
 from .orientation import orientation_mistakes, reoriented
-from .pictures import large_pictures
+from .pictures import is_picture
+from .reading import is_nifti, read_scan
 
 __all__ = ["Problem", "check_datalist", "check_images"]
 
-NIFTI = (".nii", ".nii.gz")
-AFFINE_TOLERANCE = 1e-3
 
-Classes = dict[int, int]
+Kind = Literal["volume", "picture"]
+
+LARGEST = 1e18
+"""Voxels above this overflow float32 where an image is normalized: its range fits, and its variance does not."""
 
 
 class Problem(NamedTuple):
@@ -48,20 +50,24 @@ def check_datalist(
     dataset_dir: str | os.PathLike[str],
     lists: Sequence[str] | None = None,
     progress: bool = False,
+    kind: Kind | None = None,
 ) -> list[Problem]:
     """Check the structure of a datalist and read every file that it names; never raises for bad data.
 
-    A file is wrong if it is missing, cannot be read to its end, is neither 2D nor 3D, has NaN or infinite voxels or a
-    non-finite or singular affine. A label is also wrong if its shape or affine (tolerance 1e-3) is not the image's,
-    if a value is not an integer or stands for none of the ``labels`` (as it is, or by the datalist's ``label_values``
-    or ``label_threshold``), and in ``labeled`` if it is all background. With an ``orientation`` in the datalist, shapes
-    and affines are compared after both were turned into it. An image may be the folder of a DICOM series.
+    A file is wrong if it is missing, cannot be read to its end, is neither 2D nor 3D, is a volume in color or of
+    complex numbers, has NaN or infinite voxels, or such large ones that float32 cannot hold their variance, or a
+    non-finite or singular affine. A label is also wrong if its shape is not the image's or a corner of it lies more
+    than 1 % of a voxel beside the image's, if a value is not an integer or stands for none of the ``labels`` (as it is,
+    or by the datalist's ``label_values`` or ``label_threshold``), and in ``labeled`` if it is all background. With an
+    ``orientation`` in the datalist, shapes and affines are compared after both were turned into it. An image may be the
+    folder of a DICOM series.
 
     Args:
         path: the datalist.
         dataset_dir: the folder that its paths are relative to.
         lists: the lists whose files are read; all by default. The structure is always checked whole.
         progress: show a progress bar with the remaining time.
+        kind: what the network takes, ``"volume"`` or ``"picture"``; files of the other kind are wrong then.
 
     Returns:
         All problems, none if the data set is sound.
@@ -80,22 +86,21 @@ def check_datalist(
     if not os.path.isdir(dataset_dir):
         return [*problems, Problem(os.fspath(dataset_dir), "the folder is missing", "correct `dataset_dir`")]
     cases = _cases(datalist, lists or LISTS) if isinstance(datalist, dict) else []
-    classes = _classes(datalist) if cases else None
-    threshold = datalist.get("label_threshold") if classes else None
-    orientation = _orientation(datalist) if cases else None
+    # a structure that is wrong itself tells no classes and no orientation to compare with
+    known = datalist if cases and not any(_mistakes(datalist)) else None
     for case in tqdm(cases, desc="checking", unit="case", disable=not progress):
-        problems += _case_problems(case, dataset_dir, classes, threshold, orientation)
+        problems += _case_problems(case, dataset_dir, known, kind)
     return problems
 
 
-def check_images(paths: Iterable[str | os.PathLike[str]]) -> list[Problem]:
+def check_images(paths: Iterable[str | os.PathLike[str]], kind: Kind | None = None) -> list[Problem]:
     """Check images that have no labels, before inference; the same checks as `check_datalist` makes of an image.
 
     Example:
         >>> [(problem.file, problem.cause) for problem in check_images(["nowhere.nii.gz"])]
         [('nowhere.nii.gz', 'the file is missing')]
     """
-    return [problem for path in paths for problem in _load(os.fspath(path))[1]]
+    return [problem for path in paths for problem in _load(os.fspath(path), kind)[1]]
 
 
 def _cases(datalist: dict[str, Any], lists: Iterable[str]) -> list[Case]:
@@ -112,17 +117,12 @@ def _cases(datalist: dict[str, Any], lists: Iterable[str]) -> list[Case]:
     return [case for case in cases.values() if case.image and (case.label or case.image not in labeled)]
 
 
-def _classes(datalist: dict[str, Any]) -> Classes | None:
-    """Return the class of each raw label value; None where the structure, which is checked elsewhere, tells none."""
+def _mistakes(datalist: dict[str, Any]) -> Iterator[Any]:
     labels = datalist.get("labels")
-    if not isinstance(labels, dict) or not all(map(str.isdecimal, labels)) or any(label_value_mistakes(datalist)):
-        return None
-    return classes_by_value(datalist)
-
-
-def _orientation(datalist: dict[str, Any]) -> str | None:
-    """Return the orientation to compare in; None where the structure, which is checked elsewhere, tells none."""
-    return None if any(orientation_mistakes(datalist)) else datalist.get("orientation")
+    if not isinstance(labels, dict) or not all(map(str.isdecimal, labels)):
+        yield "labels"
+    yield from label_value_mistakes(datalist)
+    yield from orientation_mistakes(datalist)
 
 
 def _is_path(value: Any) -> bool:
@@ -130,42 +130,37 @@ def _is_path(value: Any) -> bool:
 
 
 def _case_problems(
-    case: Case,
-    root: str | os.PathLike[str],
-    classes: Classes | None,
-    threshold: float | None,
-    orientation: str | None,
+    case: Case, root: str | os.PathLike[str], datalist: dict[str, Any] | None, kind: Kind | None
 ) -> list[Problem]:
     try:
         image_file = join_inside(root, case.image)
         label_file = join_inside(root, case.label) if case.label else None
     except DatalistError as error:
         return [Problem(*error.args)]
-    image, problems = _load(image_file)
+    image, problems = _load(image_file, kind)
     if label_file is None:
         return problems
-    label, label_problems = _load(label_file)
+    label, label_problems = _load(label_file, None)
     problems += label_problems
-    if label is not None and not label_problems:
-        voxels = map_label_values(label.numpy(), None, threshold)
-        problems += _value_problems(voxels, label_file, classes, case.needs_foreground)
+    if label is not None and not label_problems and datalist:
+        problems += _value_problems(label.numpy(), label_file, datalist, case.needs_foreground)
     if image is not None and label is not None:
+        orientation = datalist.get("orientation") if datalist else None
         problems += _pair_problems(image, label, image_file, label_file, orientation)
     return problems
 
 
-def _load(file: str) -> tuple[MetaTensor | None, list[Problem]]:
+def _load(file: str, kind: Kind | None) -> tuple[MetaTensor | None, list[Problem]]:
     """Load a file, or not where its geometry is unusable, and return what is wrong with it."""
     if not os.path.exists(file):
         return None, [Problem(file, "the file is missing", "add it or take the case out of the datalist")]
     try:
         # A 4D film can be many gigabytes, so that its header is read before its voxels.
-        geometry = _geometry_problems(file, *_header(file)) if file.lower().endswith(NIFTI) else []
-        if geometry:
-            return None, geometry
-        with large_pictures():
-            image = LoadImage(image_only=True)(file)
-        geometry = _geometry_problems(file, image.shape, image.affine.numpy())
+        unusable = list(_header_problems(file)) if is_nifti(file) else []
+        if unusable:
+            return None, unusable
+        image = read_scan(file)
+        unusable = [*_geometry_problems(file, image.shape, image.affine.numpy()), *_kind_problems(file, image, kind)]
     # Damaged bytes make readers raise nearly anything (OSError, EOFError, zlib.error, struct.error, MemoryError, ...),
     # and one damaged file must not hide what is wrong with the others.
     except Exception as error:
@@ -174,12 +169,26 @@ def _load(file: str) -> tuple[MetaTensor | None, list[Problem]]:
         reason = lines[-1 if "ITK" in lines[0] else 0]
         cause = f"cannot be read to its end ({type(error).__name__}: {reason[:120]})"
         return None, [Problem(file, cause, "the file is damaged or not an image: copy or export it again")]
-    return (None, geometry) if geometry else (image, list(_voxel_problems(file, image)))
+    return (None, unusable) if unusable else (image, list(_voxel_problems(file, image)))
 
 
-def _header(file: str) -> tuple[tuple[int, ...], np.ndarray]:
+def _header_problems(file: str) -> Iterator[Problem]:
     image: Any = nibabel.load(file)
-    return image.shape, image.affine
+    dtype = image.get_data_dtype()
+    if dtype.kind not in "biuf":
+        kind = "complex numbers" if dtype.kind == "c" else "colors"
+        yield Problem(file, f"its voxels are {kind}", "export it with one number a voxel")
+    yield from _geometry_problems(file, image.shape, image.affine)
+
+
+def _kind_problems(file: str, image: MetaTensor, kind: Kind | None) -> Iterator[Problem]:
+    if kind == "volume" and is_picture(file):
+        yield Problem(file, "is a picture, and the network takes volumes", "convert it to NIfTI with its voxel size")
+    elif kind == "volume" and image.ndim != 3:
+        sizes = " x ".join(map(str, image.shape))
+        yield Problem(file, f"is 2D ({sizes}), and the network takes volumes", "save it with a third axis of length 1")
+    elif kind == "picture" and not is_picture(file):
+        yield Problem(file, "is not a picture", "convert it to PNG or JPEG")
 
 
 def _geometry_problems(file: str, shape: Sequence[int], affine: np.ndarray) -> list[Problem]:
@@ -194,34 +203,23 @@ def _geometry_problems(file: str, shape: Sequence[int], affine: np.ndarray) -> l
 
 
 def _voxel_problems(file: str, image: MetaTensor) -> Iterator[Problem]:
-    bad = int((~torch.isfinite(image.as_tensor())).sum())
+    voxels = image.as_tensor()
+    bad = int((~torch.isfinite(voxels)).sum())
     if bad:
         yield Problem(file, f"{bad} voxels are NaN or infinite", "replace them by finite values or export it again")
+    elif voxels.abs().max() > LARGEST:
+        cause = f"has voxels of up to {voxels.abs().max():.3g}, whose squares overflow float32"
+        yield Problem(file, cause, "replace them by values that mean something, such as the minimum")
 
 
 def _value_problems(
-    voxels: np.ndarray, file: str, classes: Classes | None, needs_foreground: bool
+    voxels: np.ndarray, file: str, datalist: dict[str, Any], needs_foreground: bool
 ) -> Iterator[Problem]:
-    foreign = foreign_values(voxels, classes) if classes else []
-    if not np.array_equal(voxels, voxels.round()):
-        yield Problem(file, "label values are not integers", "resample labels with nearest-neighbor interpolation")
-    elif classes and foreign:
-        values = ", ".join(f"{value:g}" for value in foreign[:5]) + (", ..." if len(foreign) > 5 else "")
-        cause = f"label values {values} are not in {_described(classes)}"
-        yield Problem(file, cause, "map them to classes, or add the classes to `labels`")
-    elif needs_foreground and not _has_foreground(voxels, classes):
+    mistake = label_mistake(voxels, datalist)
+    if mistake:
+        yield Problem(file, *mistake)
+    elif needs_foreground and not label_classes(voxels, datalist, file).any():
         yield Problem(file, "the label of a labeled case is all background", "annotate it or move it to `unlabeled`")
-
-
-def _described(classes: Classes) -> str:
-    if all(raw == target for raw, target in classes.items()):
-        return f"`labels` (0 to {len(classes) - 1})"
-    return f"`label_values` ({', '.join(map(str, classes))})"
-
-
-def _has_foreground(voxels: np.ndarray, classes: Classes | None) -> bool:
-    background = [raw for raw, target in classes.items() if target == 0] if classes else [0]
-    return not bool(np.isin(voxels, background).all())
 
 
 def _pair_problems(
@@ -238,7 +236,7 @@ def _pair_problems(
         cause = f"its shape {label_sizes} is not {sizes}, the shape of its image {name}"
         yield Problem(label_file, cause, "pair the right files, or resample the label onto the image")
         return
-    difference = float((image.affine - label.affine).abs().max())
-    if difference > AFFINE_TOLERANCE:
-        cause = f"its affine differs by up to {difference:.3g} from that of its image {name}"
+    distance = grid_distance(image.affine, label.affine, sizes)
+    if distance > SAME_GRID:
+        cause = f"lies up to {distance:.3g} voxels beside its image {name}"
         yield Problem(label_file, cause, "copy the image's affine if the voxels match, or resample the label")

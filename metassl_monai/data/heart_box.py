@@ -14,8 +14,7 @@ import numpy as np
 from monai.transforms.utils import generate_spatial_bounding_box
 
 from .datalist import DatalistError, load_datalist, read_datalist
-from .label_values import classes_by_value
-from .orientation import load_oriented
+from .reading import read_label
 
 __all__ = ["labeled_box"]
 
@@ -26,18 +25,20 @@ def labeled_box(
     datalist: str | os.PathLike[str],
     dataset_dir: str | os.PathLike[str],
     margin: Sequence[float | None] = (0.05, 0.05, None),
+    orientation: str | None = None,
 ) -> tuple[Fractions, Fractions]:
     """Find the box that holds the foreground of all labeled training cases, in fractions of the image's axes.
 
-    The axes are those of the files as they are loaded, in the orientation that each file has, so the cases of one data
-    set must share it, or those of the datalist's ``orientation``. Use the box with
-    :class:`metassl_monai.transforms.RelativeCropd`, right after ``EnsureChannelFirstd`` or ``Orientationd``.
+    The axes are those of the orientation, or without one those of each file, so the cases of one data set must share
+    them then. Use the box with :class:`metassl_monai.transforms.RelativeCropd`, right after
+    :class:`metassl_monai.data.LoadCased` with the same orientation.
 
     Args:
         datalist: the datalist; only its list ``labeled`` is used.
         dataset_dir: the folder that its paths are relative to.
         margin: for each axis, by which fraction of the axis the box is widened at either end, within the image; None
             leaves the axis whole. The default crops x and y, as the published protocol does.
+        orientation: to where the axes point; by default the datalist's ``orientation``, or as the files are stored.
 
     Returns:
         Start and end of the box on each axis, from 0 to 1.
@@ -57,9 +58,9 @@ def labeled_box(
     """
     files = [item["label"] for item in load_datalist(datalist, "labeled", dataset_dir)]
     content = read_datalist(datalist)
-    background = [raw for raw, target in classes_by_value(content).items() if target == 0]
-    labels = ((file, load_oriented(file, content.get("orientation")).numpy()) for file in files)
-    boxes = [box for file, label in labels if (box := _box(file, label, background, len(margin))) is not None]
+    content["orientation"] = orientation or content.get("orientation")
+    labels = ((file, read_label(file, content).numpy()) for file in files)
+    boxes = [box for file, label in labels if (box := _box(file, label, len(margin))) is not None]
     if not boxes:
         raise DatalistError(datalist, "no labeled case has any foreground", "annotate the cases in `labeled`")
     start, end = np.min(boxes, axis=0)[0], np.max(boxes, axis=0)[1]
@@ -69,11 +70,10 @@ def labeled_box(
     return tuple(start.clip(0, 1).tolist()), tuple(end.clip(0, 1).tolist())
 
 
-def _box(file: str, label: np.ndarray, background: Sequence[int], axes: int) -> np.ndarray | None:
+def _box(file: str, label: np.ndarray, axes: int) -> np.ndarray | None:
     """Return start and end (2, axes) of the foreground in fractions, None where there is none."""
     if label.ndim != axes:
         raise DatalistError(file, f"is {label.ndim}D, and the margin has {axes} axes", "give one margin an axis")
-    foreground = ~np.isin(label, background)
-    if not foreground.any():
+    if not label.any():
         return None
-    return np.array(generate_spatial_bounding_box(foreground[None])) / label.shape
+    return np.array(generate_spatial_bounding_box(label[None] > 0)) / label.shape

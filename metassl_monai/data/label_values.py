@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files whose voxels are not class indices: the optional ``label_values`` and ``label_threshold`` of a datalist.
 
-The first leads from raw values to classes; in a bundle config the same is ``monai.transforms.MapLabelValued`` with
-``orig_labels`` and ``target_labels``. The second is for two classes whose raw values spread, as lossy compression makes
-them: those at or above it are class 1, as with ``monai.transforms.AsDiscreted`` and its ``threshold``.
+The first leads from raw values to classes. The second is for two classes whose raw values spread, as lossy compression
+makes them: those at or above it are class 1.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Iterator, Mapping
 from numbers import Real
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from monai.transforms import MapLabelValue
 
-__all__ = ["classes_by_value", "foreign_values", "label_value_mistakes", "map_label_values"]
+__all__ = ["classes_by_value", "label_classes", "label_mistake", "label_value_mistakes"]
 
 REMEDY = 'write them as {"raw value": class}, such as {"0": 0, "255": 1}, with every class of `labels`'
 
@@ -55,37 +55,56 @@ def classes_by_value(datalist: Mapping[str, Any]) -> dict[int, int]:
     return {int(raw): int(target) for raw, target in values.items()}
 
 
-def foreign_values(label: np.ndarray, allowed: Collection[int]) -> list[float]:
-    """Return the sorted values of an annotation, of any shape, that are not allowed."""
-    return np.unique(label[~np.isin(label, list(allowed))]).tolist()
+def label_mistake(label: np.ndarray, datalist: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return cause and remedy of what is wrong with the raw values of an annotation, of any shape; None if nothing is.
+
+    Example:
+        >>> datalist = {"labels": {"0": "background", "1": "heart"}}
+        >>> label_mistake(np.array([0, 7]), datalist)[0]
+        'label values 7 are not in `labels` (0 to 1)'
+    """
+    if "label_threshold" in datalist:
+        return None
+    classes = classes_by_value(datalist)
+    foreign = np.unique(label[~np.isin(label, [*classes])])
+    if not foreign.size:
+        return None
+    if not np.array_equal(foreign, foreign.round()):
+        return "label values are not integers", "resample labels with nearest-neighbor interpolation"
+    shown = ", ".join(f"{value:g}" for value in foreign[:5]) + (", ..." if len(foreign) > 5 else "")
+    known = f"`label_values` ({', '.join(map(str, classes))})" if "label_values" in datalist else _labels(classes)
+    return f"label values {shown} are not in {known}", "map them to classes, or add the classes to `labels`"
 
 
-def map_label_values(
-    label: np.ndarray, label_values: Mapping[str, int] | None, label_threshold: float | None = None
-) -> np.ndarray:
+def label_classes(label: np.ndarray, datalist: Mapping[str, Any], file: str | os.PathLike[str]) -> np.ndarray:
     """Turn the raw values of an annotation, of any shape, into classes.
 
     Args:
         label: the annotation as it is in its file.
-        label_values: raw value to class, as in a datalist; None leaves the annotation as it is.
-        label_threshold: raw values at or above it are class 1 and all others class 0; not with ``label_values``.
+        datalist: the content of a datalist. By its ``label_threshold``, raw values at or above it are class 1 and all
+            others 0; by its ``label_values`` each raw value has a class; without both, raw values are classes.
+        file: where the annotation comes from, for the message.
+
+    Returns:
+        Class indices, int32.
 
     Raises:
-        ValueError: if the annotation has a value that ``label_values`` lacks.
+        ValueError: if a value stands for no class.
 
     Example:
-        >>> map_label_values(np.array([0, 255, 255]), {"0": 0, "255": 1}).tolist()
+        >>> datalist = {"labels": {"0": "background", "1": "heart"}, "label_values": {"0": 0, "255": 1}}
+        >>> label_classes(np.array([0, 255, 255]), datalist, "a.nii.gz").tolist()
         [0, 1, 1]
     """
-    if label_threshold is not None:
-        return np.greater_equal(label, label_threshold).astype(np.int32)
-    if not label_values:
-        return label
-    foreign = foreign_values(label, [int(raw) for raw in label_values])
-    if foreign:
-        shown = ", ".join(f"{value:g}" for value in foreign[:5])
-        raise ValueError(f"label values {shown} are not in `label_values` ({', '.join(label_values)})")
-    return np.asarray(MapLabelValue([int(raw) for raw in label_values], [*label_values.values()], np.int32)(label))
+    if "label_threshold" in datalist:
+        return np.greater_equal(label, datalist["label_threshold"]).astype(np.int32)
+    mistake = label_mistake(label, datalist)
+    if mistake:
+        raise ValueError(f"{os.fspath(file)}: {mistake[0]}; {mistake[1]}")
+    if "label_values" not in datalist:
+        return label.astype(np.int32)
+    classes = classes_by_value(datalist)
+    return np.asarray(MapLabelValue([*classes], [*classes.values()], np.int32)(label))
 
 
 def _threshold_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -106,3 +125,7 @@ def _is_integer(text: str) -> bool:
 
 def _enumerate(numbers: Collection[str]) -> str:
     return ", ".join(sorted(numbers))
+
+
+def _labels(classes: Collection[int]) -> str:
+    return f"`labels` (0 to {len(classes) - 1})"

@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images and labels whose voxels are stored along different axes: the optional ``orientation`` of a datalist.
 
-It names, such as ``"RAS"``, to where the axes point after both were reoriented by their own affines. In a bundle config
-the same is ``monai.transforms.Orientationd`` with these ``axcodes``.
+It names, such as ``"RAS"``, to where the axes point after both were reoriented by their own affines.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from monai.data import MetaTensor
-from monai.transforms import LoadImage, Orientation
+from monai.transforms import Orientation
 
-__all__ = ["load_oriented", "orientation_mistakes", "reoriented"]
+__all__ = ["AXES", "orientation_mistakes", "reoriented"]
 
 AXES = (("L", "R"), ("P", "A"), ("I", "S"))
+"""The default names of MONAI's ``Orientation``, given by name because it warns where they are left out."""
 
 
 def orientation_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -42,14 +41,8 @@ def reoriented(image: MetaTensor, codes: str | None) -> MetaTensor:
     """
     if codes is None:
         return image
-    # Named, because MONAI warns where its default names are taken.
     turned: MetaTensor = Orientation(axcodes=codes, labels=AXES)(image[None])[0]  # type: ignore[assignment]
     return turned
-
-
-def load_oriented(file: str | os.PathLike[str], codes: str | None) -> MetaTensor:
-    """Load an image, which may be a folder with a DICOM series, in an orientation; in its own where that is None."""
-    return reoriented(LoadImage(image_only=True)(file), codes)
 
 
 def _one_an_axis(codes: str) -> bool:

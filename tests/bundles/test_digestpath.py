@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from metassl_monai.apps.bundles import bundle_path
-from metassl_monai.apps.evaluate import evaluate_predictions, prediction_path
-from metassl_monai.data import load_datalist
+from metassl_monai.apps.evaluate import evaluate_predictions
+from metassl_monai.data import load_datalist, prediction_path
 
 DIGESTPATH = "digestpath_pathology_segmentation"
 PIXELWISE = {"_target_": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 2, "kernel_size": 1}

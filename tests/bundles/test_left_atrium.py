@@ -11,8 +11,8 @@ import pytest
 import torch
 from monai.transforms import LoadImage
 
-from metassl_monai.apps.evaluate import evaluate_predictions, prediction_path
-from metassl_monai.data import load_datalist, prepare_la, write_datalist
+from metassl_monai.apps.evaluate import evaluate_predictions
+from metassl_monai.data import load_datalist, prediction_path, prepare_la, write_datalist
 
 LA = "la_atrium_mri_segmentation"
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from monai.transforms import LoadImage
 
-from metassl_monai.apps.evaluate import evaluate_predictions, prediction_path
-from metassl_monai.data import load_datalist, prepare_pancreas_ct, write_datalist
+from metassl_monai.apps.evaluate import evaluate_predictions
+from metassl_monai.data import load_datalist, prediction_path, prepare_pancreas_ct, write_datalist
 
 ABDOMEN = "abdomenct1k_ct_segmentation"
 BRATS = "brats2019_mri_segmentation"

@@ -96,7 +96,7 @@ DAMAGES: dict[str, tuple[Damage, str, str]] = {
     "affine mismatch": (
         _rewrite("labels/phantom007.nii.gz", lambda array, affine: (array, affine + np.eye(4, k=3) * 2)),
         "labels/phantom007.nii.gz",
-        "affine differs by up to 2",
+        "voxels beside its image phantom007.nii.gz",
     ),
     "fractions": (
         _rewrite("labels/phantom008.nii.gz", lambda array, affine: (_with_voxel(array.astype("f4"), 0.5), affine)),

@@ -13,13 +13,14 @@ import pytest
 from PIL import Image
 
 from metassl_monai.apps import UserError
-from metassl_monai.apps.evaluate import evaluate_predictions, prediction_path
+from metassl_monai.apps.evaluate import evaluate_predictions
 from metassl_monai.apps.prepare import prepare_datalist
 from metassl_monai.data import (
     DatalistError,
     check_datalist,
     check_images,
     load_datalist,
+    prediction_path,
     prepare_digestpath,
     validate_datalist,
     write_datalist,
@@ -211,7 +212,7 @@ def test_a_turned_prediction_is_refused(predicted: Any, release: Path, tmp_path:
     datalist, items, predictions = predicted
     file = prediction_path(items[0]["image"], release, predictions)
     Image.open(file).transpose(Image.Transpose.ROTATE_90).save(file)
-    with pytest.raises(UserError, match="differ from the annotation's"):
+    with pytest.raises(UserError, match=r"its shape .* is not .*, that of the annotation"):
         evaluate_predictions(datalist, release, "test", predictions, tmp_path / "table")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metassl_monai.data import DatalistError, map_label_values, validate_datalist
+from metassl_monai.data import DatalistError, validate_datalist
+from metassl_monai.data.label_values import label_classes
 
 
 def _datalist(label_values: Any) -> dict[str, Any]:
@@ -46,16 +47,25 @@ def test_malformed_values_are_refused(values: Any, message: str) -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
 def test_mapping_may_permute_and_merge(dtype: type) -> None:
     label = np.array([[0, 1, 2], [100, 2, 1]], dtype)
-    mapped = map_label_values(label, {"0": 0, "1": 2, "2": 1, "100": 2})
+    mapped = label_classes(label, _datalist({"0": 0, "1": 2, "2": 1, "100": 2}), "a.nii.gz")
     assert mapped.tolist() == [[0, 2, 1], [2, 1, 2]]
     assert label.tolist() == [[0, 1, 2], [100, 2, 1]]
 
 
-def test_mapping_of_unknown_values_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"label values 7, 8 are not in `label_values` \(0, 255\)"):
-        map_label_values(np.array([0, 8, 7]), {"0": 0, "255": 1})
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ([0, 8, 7], r"a\.nii: label values 7, 8 are not in `label_values` \(0, 255\)"),
+        ([0, 254.5], "a.nii: label values are not integers"),
+    ],
+)
+def test_values_without_a_class_are_refused(label: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        label_classes(np.array(label), _datalist({"0": 0, "255": 1}), "a.nii")
 
 
-def test_no_mapping_leaves_the_annotation_alone() -> None:
-    label = np.array([0, 3])
-    assert map_label_values(label, None) is label
+def test_without_a_mapping_raw_values_are_the_classes() -> None:
+    datalist = {"labels": {"0": "background", "1": "a", "2": "b"}}
+    assert label_classes(np.array([0.0, 2.0]), datalist, "a.nii").tolist() == [0, 2]
+    with pytest.raises(ValueError, match=r"label values 3 are not in `labels` \(0 to 2\)"):
+        label_classes(np.array([0, 3]), datalist, "a.nii")

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one way in which check, training, inference and evaluation read an image and an annotation.
+
+A NIfTI file lies where its sform says, where that has a code; else where its qform says, where that has one; else
+its voxels have the size in ``pixdim`` and no known place. So nibabel, FSL and 3D Slicer have it. The voxel size is that
+of this affine. (MONAI's own reader takes the qform instead where the sform does not fit ``pixdim``, as after a
+registration with scaling, and images then lie elsewhere than in a viewer.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import torch
+from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader, PILReader
+from monai.transforms import Compose, EnsureChannelFirstd, LoadImage, LoadImaged, MapTransform, Orientationd
+from monai.utils import ensure_tuple
+
+from .datalist import DatalistError, parse_json, read_datalist
+from .geometry import SAME_GRID, grid_distance
+from .label_values import label_classes
+from .orientation import AXES, reoriented
+from .pictures import first_channel, is_picture, large_pictures
+
+__all__ = [
+    "LabelClassesd",
+    "ScanReader",
+    "case_loading",
+    "datalist_orientation",
+    "is_nifti",
+    "read_label",
+    "read_scan",
+]
+
+StrPath = str | os.PathLike[str]
+
+_NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".mgz", ".mgh")
+
+
+def is_nifti(file: StrPath) -> bool:
+    """Say whether a file is read by nibabel, by its name: NIfTI in one file or two, and MGH.
+
+    Example:
+        >>> is_nifti("scan.NII.gz"), is_nifti("scan.nrrd")
+        (True, False)
+    """
+    return os.fspath(file).lower().endswith(_NIBABEL_SUFFIXES)
+
+
+class ScanReader(ImageReader):
+    """Reads what this package trains on, segments and scores, each kind of file by one rule.
+
+    NIfTI (and MGH) through nibabel with its affine as it is, JPEG and PNG through Pillow, a folder as the DICOM series
+    that it must be, everything else (NRRD, MetaImage, ...) through ITK. In a config:
+    ``{"_target_": "LoadImaged", "keys": "image", "reader": "metassl_monai.data.ScanReader"}``.
+    """
+
+    def verify_suffix(self, filename: Sequence[Any] | Any) -> bool:
+        """Accept any file."""
+        return True
+
+    def read(self, data: Sequence[Any] | Any, **kwargs: Any) -> Any:
+        """Read one file or folder.
+
+        Returns:
+            What `get_data` takes: the reader of this kind of file, since several threads may share this object, and
+            what it read.
+        """
+        (file,) = ensure_tuple(data)
+        reader = _reader(file)
+        with large_pictures():
+            return reader, reader.read(file, **kwargs)
+
+    def get_data(self, img: Any) -> tuple[Any, dict]:
+        """Return voxels and metadata."""
+        reader, content = img
+        return reader.get_data(content)
+
+
+class _NiftiReader(NibabelReader):
+    def read(self, data: Any, **kwargs: Any) -> Any:
+        self.filenames = ensure_tuple(data)
+        return nibabel.load(self.filenames[0])
+
+
+def _reader(file: StrPath) -> ImageReader:
+    if Path(file).is_dir():
+        return ITKReader()
+    if is_nifti(file):
+        return _NiftiReader()
+    return PILReader() if is_picture(file) else ITKReader()
+
+
+def read_scan(file: StrPath, orientation: str | None = None) -> MetaTensor:
+    """Read an image, in an orientation such as ``"RAS"``, or as it is stored where that is None.
+
+    Args:
+        file: a file, or the folder of a DICOM series.
+        orientation: to where the axes point; only for volumes.
+
+    Returns:
+        Float32 ``(X, Y, Z)``, ``(X, Y)``, or ``(X, Y, C)`` of a color picture.
+
+    Raises:
+        ValueError: for a folder that is not one evenly spaced volume. A damaged file raises what its reader raises.
+    """
+    return reoriented(LoadImage(image_only=True)(file, reader=ScanReader()), orientation)
+
+
+def read_label(file: StrPath, datalist: Mapping[str, Any]) -> MetaTensor:
+    """Read an annotation as classes.
+
+    Args:
+        file: the annotation.
+        datalist: the content of the datalist, whose ``label_values`` or ``label_threshold`` and ``orientation`` hold.
+
+    Returns:
+        Class indices, int32 ``(X, Y, Z)`` or, of a picture, ``(X, Y)``.
+
+    Raises:
+        ValueError: if a value stands for no class.
+    """
+    label = first_channel(read_scan(file, datalist.get("orientation")))
+    return MetaTensor(torch.as_tensor(label_classes(label.numpy(), datalist, file)), meta=label.meta)
+
+
+def datalist_orientation(datalist: StrPath | None, default: str | None = None) -> str | None:
+    """Return the orientation that a datalist names, or the default where it names none or there is no datalist.
+
+    For bundle configs: ``$metassl_monai.data.datalist_orientation(@datalist)``.
+    """
+    content = parse_json(datalist) if datalist else {}
+    return content.get("orientation", default) if isinstance(content, dict) else default
+
+
+class LabelClassesd(MapTransform):
+    """Turn the raw values of an annotation into the classes that its datalist says they are.
+
+    Values that stand for no class are an error. The annotation takes over the affine of its image, so that what follows
+    treats both alike to the last bit; one whose grid is another (by more than 1 % of a voxel) is refused.
+
+    Args:
+        keys: the annotation, channel first.
+        datalist: the datalist, for its ``labels`` and ``label_values`` or ``label_threshold``; read at the first call.
+        image_key: the image that the annotation lies on.
+        allow_missing_keys: accept items without annotation.
+
+    Raises:
+        ValueError: for a value that stands for no class, or an annotation beside its image.
+    """
+
+    def __init__(
+        self, keys: Any, datalist: StrPath, image_key: Hashable = "image", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.datalist = datalist
+        self.image_key = image_key
+        self.content: dict[str, Any] | None = None
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with its annotation as classes, float32 of the shape it had."""
+        if self.content is None:
+            self.content = read_datalist(self.datalist)
+        item = dict(data)
+        for key in self.key_iterator(item):
+            label, image = item[key], item[self.image_key]
+            file = label.meta["filename_or_obj"]
+            if label.shape[1:] != image.shape[1:]:
+                cause = f"its shape {tuple(label.shape[1:])} is not {tuple(image.shape[1:])}, that of its image"
+                raise DatalistError(file, cause, "pair the right files")
+            distance = grid_distance(image.affine, label.affine, image.shape[1:])
+            if distance > SAME_GRID:
+                cause = f"lies up to {distance:.3g} voxels beside its image"
+                raise DatalistError(file, cause, "resample the annotation onto the image")
+            classes = torch.as_tensor(label_classes(label.numpy(), self.content, file), dtype=torch.float32)
+            meta = {**label.meta, "affine": image.affine}
+            item[key] = MetaTensor(classes, meta=meta, applied_operations=label.applied_operations)
+        return item
+
+
+def case_loading(
+    keys: Any, datalist: StrPath | None = None, orientation: str | None = None, allow_missing_keys: bool = False
+) -> Compose:
+    """Make what loads image and annotation of a case as check and evaluation do: the first transform of every bundle.
+
+    ``LoadImaged`` with :class:`ScanReader`, ``EnsureChannelFirstd``, ``Orientationd`` where there is an orientation,
+    and :class:`LabelClassesd` where there is a datalist. ``Invertd`` undoes the orientation.
+
+    Args:
+        keys: ``image``, and ``label`` where there are annotations.
+        datalist: the datalist of the annotations; None where only images are loaded.
+        orientation: to where the axes point, such as ``"RAS"``; None leaves them as they are stored.
+        allow_missing_keys: accept items without annotation.
+
+    Example:
+        >>> import tempfile
+        >>> from metassl_monai.data import load_datalist, make_phantom
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     datalist = make_phantom(folder, cases=4, labeled=1, validation=1, test=1, size=(32, 32, 3))
+        ...     case = case_loading(["image", "label"], datalist)(load_datalist(datalist, "labeled", folder)[0])
+        >>> case["image"].shape, case["label"].unique().tolist()
+        (torch.Size([1, 32, 32, 3]), [0.0, 1.0, 2.0, 3.0])
+    """
+    optional: dict[str, Any] = {"allow_missing_keys": allow_missing_keys}
+    transforms: list[Any] = [_LoadScand(keys, **optional), EnsureChannelFirstd(keys, **optional)]
+    if orientation:
+        transforms.append(Orientationd(keys, axcodes=orientation, labels=AXES, **optional))
+    if datalist:
+        transforms.append(LabelClassesd("label", datalist, allow_missing_keys=True))
+    return Compose(transforms)
+
+
+class _LoadScand(LoadImaged):
+    """``LoadImaged`` whose mistakes are those of the reader, and not a list of all that was tried."""
+
+    def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
+        return super().__call__(data, reader or ScanReader())
