@@ -94,7 +94,7 @@ class TrainingCheckpoint:
             raise CheckpointError(
                 f"{self.path}: does not fit this run ({reason}): resume with the method and the settings that it was "
                 "made with, or choose another --output_dir."
-            ) from error
+            ) from None
         for name, iterations in planned.items():
             if iterations != getattr(self.objects[name], "total_iters", None):
                 _logger.warning(
@@ -116,7 +116,7 @@ class TrainingCheckpoint:
             raise CheckpointError(
                 f"{self.path}: is damaged, or no checkpoint ({type(error).__name__}): put back a copy, or remove it to "
                 "start anew."
-            ) from error
+            ) from None
         if not isinstance(checkpoint, dict) or "epoch" not in checkpoint:
             raise CheckpointError(
                 f"{self.path}: is not the checkpoint of a training: put back the checkpoint.pt that the run wrote, or "

@@ -29,15 +29,17 @@ def opening(uri: str | None) -> Iterator[None]:
         ...     pass
     """
     file = _sqlite_file(uri)
-    if file is None or not file.parent.is_dir():
+    if file is None:
         yield
     else:
+        file.parent.mkdir(parents=True, exist_ok=True)  # as MLflow would
         with FileLock(f"{file}.lock", timeout=_SECONDS):
             yield
 
 
 def _sqlite_file(uri: str | None) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri and uri.startswith("sqlite:///") else None
+    name = (uri or "").partition("sqlite:///")[2]
+    return None if name in ("", ":memory:") else Path(name)
 
 
 class TrackedRun:
