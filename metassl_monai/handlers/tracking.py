@@ -23,8 +23,9 @@ class SafeMLFlowHandler(MLFlowHandler):
     """MONAI's ``MLFlowHandler``, whose failures are one warning: a lost server costs the tracking, not the training.
 
     After the first failure nothing more is sent. Artifacts that are files are sent when the run starts, too, so that
-    an interrupted run has its config. A request is tried three times, unless ``MLFLOW_HTTP_REQUEST_MAX_RETRIES`` says
-    otherwise: MLflow's own eight tries would hold the training up for minutes. Processes that open one SQLite file
+    an interrupted run has its config. A request is tried three times of 10 s, unless
+    ``MLFLOW_HTTP_REQUEST_MAX_RETRIES`` and ``MLFLOW_HTTP_REQUEST_TIMEOUT`` say otherwise: MLflow's own eight tries of
+    two minutes would hold the training up. Processes that open one SQLite file
     wait for each other.
 
     With ``close_on_complete`` a run that ends by an exception is marked as failed, and one that is interrupted or
@@ -38,6 +39,7 @@ class SafeMLFlowHandler(MLFlowHandler):
 
     def __init__(self, run_file: str | Path | None = None, resume: bool = False, **kwargs: Any) -> None:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         self.failed = False
         self.repeating = False
         self.remembered = TrackedRun(run_file) if run_file is not None else None
@@ -102,11 +104,12 @@ class SafeMLFlowHandler(MLFlowHandler):
         if not self.resume:
             self.remembered.forget()  # type: ignore[union-attr]
             return
-        self.cur_run = self.remembered.find(self.client, self.place)  # type: ignore[union-attr]
-        if self.cur_run is None:
+        run = self.remembered.find(self.client, self.place)  # type: ignore[union-attr]
+        # the validator's handler does not close a run, so it joins its trainer's alone
+        if run is None or not (self.close_on_complete or run.info.status == "RUNNING"):
             return
-        self.repeating = True
-        self.client.update_run(self.cur_run.info.run_id, status="RUNNING")
+        self.cur_run, self.repeating = run, True
+        self.client.update_run(run.info.run_id, status="RUNNING")
         # MLflow refuses another value of a parameter, such as more iterations
         self.experiment_param = dict(self.experiment_param or {})
         self._delete_exist_param_in_dict(self.experiment_param)
