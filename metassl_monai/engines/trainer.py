@@ -105,6 +105,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         scaled = self.amp and self.amp_kwargs["dtype"] == torch.float16
         self.scaler = torch.amp.GradScaler(self.state.device.type, enabled=scaled)  # type: ignore[assignment]
         self.finite_losses = FiniteLosses(tolerant=scaled)
+        self.waits_anyway = self.state.device.type == "cpu" and not scaled
         # what ends a training is raised to the caller, who would read it three times with ignite's two lines
         self.logger.addFilter(_is_not_about_the_end)
         if compile:
@@ -134,7 +135,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
             loss = torch.stack(list(losses.values())).sum()
         self.state.losses = {name: value.detach() for name, value in losses.items()}
         self.finite_losses.see(self.state.losses, self.state.iteration)
-        if self.state.device.type == "cpu" and not self.finite_losses.tolerant:
+        if self.waits_anyway:
             self.finite_losses.check()
         self.state.output[Keys.LOSS] = loss
         self.fire_event(IterationEvents.LOSS_COMPLETED)

@@ -78,6 +78,18 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_its_step(
     assert all(value.equal(states[-1][name]) for name, value in method.named_parameters())
 
 
+def test_where_no_step_may_wait_the_epoch_ends_first(make_method: Callable, make_trainer: Callable) -> None:
+    method = make_method("supervised", losses=(Scripted(1.0, NAN, 1.0), Scripted()))
+    trainer = make_trainer(method)
+    trainer.waits_anyway = False
+    used: list[str] = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: used.append("iteration"))
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: used.append("epoch"))
+    with pytest.raises(NotFiniteError, match="iteration 2: the loss term labeled"):
+        trainer.run()
+    assert used == ["iteration"] * 2
+
+
 @pytest.mark.parametrize("name", ["first.weight", "norm.running_var"])
 def test_weights_and_statistics_are_looked_at_before_the_epoch_is_used(
     name: str, make_method: Callable, make_trainer: Callable
