@@ -22,12 +22,13 @@ INTERNAL: dict[str, set[str]] = {
     "networks": set(),
     "transforms": set(),
     "methods": {"losses", "networks", "transforms"},
-    "engines": {"methods"},
-    "handlers": {"losses", "metrics", "report", "files"},
+    "engines": {"methods", "finite"},
+    "handlers": {"losses", "metrics", "report", "files", "finite"},
     "data": {"files"},
     "metrics": set(),
     "report": {"metrics", "files"},
     "files": set(),
+    "finite": set(),
 }
 """Rooms of the package that a room may import beside itself; ``apps`` may see everything."""
 

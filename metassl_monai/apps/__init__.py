@@ -6,7 +6,8 @@ from __future__ import annotations
 from .command_line import check_command_line, running_config
 from .errors import UserError
 from .preflight import check_data, check_inference, check_network, check_volumes
-from .stages import start_from
+from .run_record import run_record
+from .stages import first_stage, start_from
 
 __all__ = [
     "UserError",
@@ -15,6 +16,8 @@ __all__ = [
     "check_inference",
     "check_network",
     "check_volumes",
+    "first_stage",
+    "run_record",
     "running_config",
     "start_from",
 ]

@@ -17,7 +17,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from .errors import refuse, tell_root_cause
 
-__all__ = ["check_command_line", "running_config", "unknown_ids"]
+__all__ = ["check_command_line", "running_config", "running_parser", "unknown_ids"]
 
 
 def check_command_line(argv: Sequence[str] | None = None) -> None:
@@ -40,17 +40,25 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
 def running_config() -> Any:
     """Return the whole config that is being evaluated, for ``$metassl_monai.apps.running_config()`` in a config.
 
-    It is what really runs: all files merged, then the overrides and the tracking settings. MONAI hands expressions no
-    reference to it, so it is taken from the ``ConfigParser`` that is at work up the call stack.
+    It is what really runs: all files merged, then the overrides and the tracking settings.
 
     Returns:
         The config, ``None`` where none is being evaluated.
+    """
+    parser = running_parser()
+    return None if parser is None else parser.get()
+
+
+def running_parser() -> ConfigParser | None:
+    """Return the parser whose config is being evaluated.
+
+    MONAI hands expressions no reference to it, so it is taken from up the call stack.
     """
     frame = inspect.currentframe()
     while frame is not None:
         parser = frame.f_locals.get("self")
         if isinstance(parser, ConfigParser):
-            return parser.get()
+            return parser
         frame = frame.f_back
     return None
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from metassl_monai.data import DatalistError, check_datalist, check_images, read_datalist
 from metassl_monai.data.datalist import join_inside, parse_json
+from metassl_monai.finite import first_not_finite
 
 from .errors import refuse, refuse_problems
 
@@ -133,6 +134,8 @@ def _weight_mistakes(network: nn.Module, ckpt_path: str) -> Iterator[str]:
             shapes = f"is {found.get(key, 'absent')}, but {wanted.get(key, 'absent')} in the config's network"
             yield f"{ckpt_path}: its {key} {shapes}: give the overlays and ids that it was trained with"
             return
+    if name := first_not_finite(content.get("model", content)):
+        yield f"{ckpt_path}: its {name} is not finite, the training has diverged: pass the network of another training"
 
 
 def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:

@@ -4,16 +4,60 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from metassl_monai.finite import first_not_finite
+from metassl_monai.handlers.record import LENGTH, record_differences
+
 from .errors import UserError
 
-__all__ = ["start_from"]
+__all__ = ["first_stage", "start_from"]
+
+_logger = logging.getLogger(__name__)
+
+
+def first_stage(path: str | Path, trainer: Any, record: Mapping[str, Any] | None, resume: bool = False) -> None:
+    """Train the first stage where its network is absent; otherwise make sure that the one there is this run's own.
+
+    Args:
+        path: the network that the first stage leaves; its record is the JSON file beside it.
+        trainer: the engine of the first stage.
+        record: what the first stage of this run is made with, see :func:`run_record`.
+        resume: the run goes on, so that it may be longer or shorter than the one that made the network.
+
+    Raises:
+        UserError: when the network was made with something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        trainer.run()
+    elif not path.with_suffix(".json").is_file():
+        _logger.warning("%s: no record tells what this network was made from; it is used as it is", path)
+    elif record is not None:
+        _refuse_another(path, record, LENGTH if resume else ())
+
+
+def _refuse_another(path: Path, record: Mapping[str, Any], without: Collection[str]) -> None:
+    remedy = f"Remove {path} to train the first stage again, or pass another --output_dir or --pretrained_path."
+    try:
+        stored = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        digest, made = stored["sha256"], dict(stored["made_with"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path.with_suffix('.json')}: is damaged, or no record of a first stage. {remedy}") from None
+    if digest != _digest(path):
+        raise UserError(f"{path}: is not the network that {path.with_suffix('.json')} was written for. {remedy}")
+    differences = record_differences(made, record, without)
+    if differences:
+        raise UserError(f"{path}: is the first stage of another run: {differences}. {remedy}")
+    _logger.info("%s: was made with the same cases and settings and is used again", path)
 
 
 def start_from(path: str | Path, *networks: nn.Module) -> str:
@@ -27,19 +71,29 @@ def start_from(path: str | Path, *networks: nn.Module) -> str:
         The SHA-256 of the file, in hexadecimal.
 
     Raises:
-        UserError: when the file is missing or of another network.
+        UserError: when the file is missing, damaged, not finite or of another network.
     """
     if dist.is_available() and dist.is_initialized():
         dist.barrier()  # the first process has written the file
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no network of a first stage: run the id 'pretraining' first, or correct the path.")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes make torch raise nearly anything
+        cause = type(error).__name__
+        raise UserError(f"{path}: holds no weights of a network ({cause}): remove it, or correct the path.") from None
     try:
         for network in networks:
             network.load_state_dict(state)
-    except RuntimeError:
+    except (RuntimeError, TypeError, AttributeError):
         raise UserError(f"{path}: is of another network than the config's: remove it, or correct the path.") from None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    logging.getLogger(__name__).info("starting from %s, SHA-256 %s", path, digest)
+    if name := first_not_finite(state):
+        raise UserError(f"{path}: its {name} is not finite: remove it, or correct the path.")
+    digest = _digest(path)
+    _logger.info("starting from %s, SHA-256 %s", path, digest)
     return digest
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

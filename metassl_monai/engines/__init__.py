@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
+from .finite_losses import FiniteLosses
 from .paired import PairedDataLoader
 from .trainer import SemiSupervisedTrainer, prepare_streams
 
-__all__ = ["PairedDataLoader", "SemiSupervisedTrainer", "prepare_streams"]
+__all__ = ["FiniteLosses", "PairedDataLoader", "SemiSupervisedTrainer", "prepare_streams"]

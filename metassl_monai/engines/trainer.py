@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -17,7 +18,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from metassl_monai.finite import refuse_not_finite
 from metassl_monai.methods import Method
+
+from .finite_losses import FiniteLosses
 
 __all__ = ["SemiSupervisedTrainer", "prepare_streams"]
 
@@ -45,6 +49,10 @@ class SemiSupervisedTrainer(SupervisedTrainer):
     Mixed precision: float16 with loss scaling on CUDA, bfloat16 elsewhere, or ``amp_kwargs={"dtype": ...}``. The
     scaler is made once and can be checkpointed.
 
+    A loss term, weight or running statistic that is not finite ends the training before anything of that epoch is
+    validated or saved. On a CPU losses are looked at in each iteration, elsewhere when the epoch ends, so that no
+    step waits for the device. A loss scaler skips single overflows, which are therefore let pass.
+
     Args:
         device: where to run.
         max_epochs: number of epochs.
@@ -59,6 +67,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
 
     Raises:
         ValueError: when an inferer other than ``SimpleInferer`` is given.
+        NotFiniteError: by ``run``, with the iteration and the loss term or weight.
     """
 
     def __init__(
@@ -95,6 +104,10 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         self.amp_kwargs = {"dtype": dtype, **self.amp_kwargs}
         scaled = self.amp and self.amp_kwargs["dtype"] == torch.float16
         self.scaler = torch.amp.GradScaler(self.state.device.type, enabled=scaled)  # type: ignore[assignment]
+        self.finite_losses = FiniteLosses(tolerant=scaled)
+        self.waits_anyway = self.state.device.type == "cpu" and not scaled
+        # what ends a training is raised to the caller, who would read it three times with ignite's two lines
+        self.logger.addFilter(_is_not_about_the_end)
         if compile:
             compile_method(self.unwrapped_method, **(compile_kwargs or {}))
 
@@ -121,6 +134,9 @@ class SemiSupervisedTrainer(SupervisedTrainer):
             self.fire_event(IterationEvents.FORWARD_COMPLETED)
             loss = torch.stack(list(losses.values())).sum()
         self.state.losses = {name: value.detach() for name, value in losses.items()}
+        self.finite_losses.see(self.state.losses, self.state.iteration)
+        if self.waits_anyway:
+            self.finite_losses.check()
         self.state.output[Keys.LOSS] = loss
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         self.scaler.scale(loss / self.accumulation_steps).backward()  # type: ignore[union-attr]
@@ -129,8 +145,14 @@ class SemiSupervisedTrainer(SupervisedTrainer):
             self.scaler.step(self.optimizer)  # type: ignore[union-attr]
             self.scaler.update()  # type: ignore[union-attr]
             self.unwrapped_method.update(self.state.iteration - 1)
+        if self.state.iteration % self.state.epoch_length == 0:
+            self._check_epoch()
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output
+
+    def _check_epoch(self) -> None:
+        self.finite_losses.check()
+        refuse_not_finite(self.unwrapped_method.state_dict(), f"iteration {self.state.iteration}")
 
     def _accumulation_bounds(self) -> tuple[bool, bool]:
         """Whether this iteration is the first and whether it is the last of an accumulated step."""
@@ -138,6 +160,10 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         steps = self.accumulation_steps
         last = (position + 1) % steps == 0 or position + 1 == self.state.epoch_length
         return position % steps == 0, last
+
+
+def _is_not_about_the_end(record: logging.LogRecord) -> bool:
+    return "is terminating due to exception" not in record.getMessage()
 
 
 def compile_method(method: Method, **kwargs: Any) -> None:

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,12 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
 
-from metassl_monai.files import atomic_write
+from metassl_monai.files import atomic_write, write_json
+from metassl_monai.finite import refuse_not_finite
 
-__all__ = ["BestNetwork", "LastNetwork", "TrainingCheckpoint"]
+from .record import LENGTH, record_differences
+
+__all__ = ["BestNetwork", "CheckpointError", "LastNetwork", "TrainingCheckpoint"]
 
 _logger = logging.getLogger(__name__)
 _BEST = ("best_metric", "best_metric_epoch")
@@ -23,6 +29,10 @@ _BEST = ("best_metric", "best_metric_epoch")
 
 def _is_first_rank() -> bool:
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or does not fit the run that is to be resumed."""
 
 
 class TrainingCheckpoint:
@@ -38,6 +48,12 @@ class TrainingCheckpoint:
         evaluator: the validation engine, whose best metric is part of the state.
         resume: continue from ``path`` where it exists; otherwise a run starts anew and overwrites it.
         interval: epochs between two checkpoints; the last epoch is always saved.
+        record: what the run is made with, by config id. It is stored, and a run with another one is not resumed,
+            unless it is only longer or shorter.
+
+    Raises:
+        CheckpointError: when the run starts, if the file is damaged or was made with something else.
+        NotFiniteError: instead of saving weights that are not finite.
     """
 
     def __init__(
@@ -47,12 +63,14 @@ class TrainingCheckpoint:
         evaluator: Engine | None = None,
         resume: bool = False,
         interval: int = 1,
+        record: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
         self.objects = objects
         self.evaluator = evaluator
         self.resume = resume
         self.interval = interval
+        self.record = record
 
     def attach(self, engine: Engine) -> None:
         """Register on ``STARTED`` and ``EPOCH_COMPLETED``."""
@@ -66,11 +84,17 @@ class TrainingCheckpoint:
         if not self.path.exists():
             _logger.warning("there is no checkpoint %s to resume: the run starts anew", self.path)
             return
-        checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
+        checkpoint = self._read()
+        self._compare(checkpoint)
         planned = {name: getattr(item, "total_iters", None) for name, item in self.objects.items()}
-        for name, item in self._all_objects(engine).items():
-            if checkpoint[name]:  # the state of a scaler that is off is empty, and cannot be loaded into one that is on
-                item.load_state_dict(checkpoint[name])
+        try:
+            self._restore(engine, checkpoint)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {str(error).strip().rpartition(chr(10))[2].strip()}"
+            raise CheckpointError(
+                f"{self.path}: does not fit this run ({reason}): resume with the method and the settings that it was "
+                "made with, or choose another --output_dir."
+            ) from None
         for name, iterations in planned.items():
             if iterations != getattr(self.objects[name], "total_iters", None):
                 _logger.warning(
@@ -80,13 +104,51 @@ class TrainingCheckpoint:
                     self.objects[name].total_iters,
                     iterations,
                 )
+        _logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                if archive.testzip() is not None:  # torch compares no checksums
+                    raise zipfile.BadZipFile("a checksum is wrong")
+            checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:  # damaged bytes make torch raise nearly anything
+            raise CheckpointError(
+                f"{self.path}: is damaged, or no checkpoint ({type(error).__name__}): put back a copy, or remove it to "
+                "start anew."
+            ) from None
+        if not isinstance(checkpoint, dict) or "epoch" not in checkpoint:
+            raise CheckpointError(
+                f"{self.path}: is not the checkpoint of a training: put back the checkpoint.pt that the run wrote, or "
+                "remove it to start anew."
+            )
+        return checkpoint
+
+    def _compare(self, checkpoint: Mapping[str, Any]) -> None:
+        if self.record is None:
+            return
+        if "record" not in checkpoint:
+            _logger.warning(
+                "%s does not say what it was made with: whether that fits this run is not checked", self.path
+            )
+            return
+        differences = record_differences(checkpoint["record"], self.record, without=LENGTH)
+        if differences:
+            raise CheckpointError(
+                f"{self.path}: this run is not the one that the checkpoint was made with: {differences}. Resume with "
+                "the former settings and cases, or start another run with another --output_dir."
+            )
+
+    def _restore(self, engine: Any, checkpoint: Mapping[str, Any]) -> None:
+        for name, item in self._all_objects(engine).items():
+            if checkpoint[name]:  # the state of a scaler that is off is empty, and cannot be loaded into one that is on
+                item.load_state_dict(checkpoint[name])
         if self.evaluator is not None:
             for key in _BEST:
                 setattr(self.evaluator.state, key, checkpoint["evaluator"][key])
         engine.state.epoch, engine.state.iteration = checkpoint["epoch"], checkpoint["iteration"]
-        _logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
 
-    def save(self, engine: Engine) -> None:
+    def save(self, engine: Any) -> None:
         """Write the state of the run."""
         epoch, last = engine.state.epoch, engine.state.max_epochs
         if not _is_first_rank() or (epoch % self.interval != 0 and epoch != last):
@@ -95,6 +157,9 @@ class TrainingCheckpoint:
         if self.evaluator is not None:
             checkpoint["evaluator"] = {key: _plain(getattr(self.evaluator.state, key)) for key in _BEST}
         checkpoint |= {"epoch": epoch, "iteration": engine.state.iteration}
+        if self.record is not None:
+            checkpoint["record"] = dict(self.record)
+        refuse_not_finite(engine.unwrapped_method.state_dict(), f"iteration {engine.state.iteration}")
         with atomic_write(self.path, "wb") as file:
             torch.save(checkpoint, file)
 
@@ -108,6 +173,9 @@ class BestNetwork:
     Args:
         path: the file, usually ``models/model.pt``.
         network: the network to save, usually ``method.inference_network``.
+
+    Raises:
+        NotFiniteError: instead of saving weights that are not finite.
     """
 
     def __init__(self, path: str | Path, network: nn.Module) -> None:
@@ -130,11 +198,17 @@ class LastNetwork:
     Args:
         path: the file; it appears when the training is complete.
         network: the network to save, usually ``method.inference_network``.
+        record: what the network is made from, by config id; written to a JSON file beside it, with the SHA-256 of the
+            network's file.
+
+    Raises:
+        NotFiniteError: instead of saving weights that are not finite.
     """
 
-    def __init__(self, path: str | Path, network: nn.Module) -> None:
+    def __init__(self, path: str | Path, network: nn.Module, record: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
         self.network = network
+        self.record = record
 
     def attach(self, engine: Engine) -> None:
         """Register on the ``COMPLETED`` of a trainer."""
@@ -143,12 +217,19 @@ class LastNetwork:
     def save(self) -> None:
         """Write the network."""
         if _is_first_rank():
-            _save_network(self.network, self.path)
+            _save_network(self.network, self.path, self.record)
 
 
-def _save_network(network: nn.Module, path: Path) -> None:
+def _save_network(network: nn.Module, path: Path, record: Mapping[str, Any] | None = None) -> None:
+    state = network.state_dict()
+    refuse_not_finite(state, str(path))
+    content = io.BytesIO()
+    torch.save(state, content)
+    if record is not None:  # first, since a network without its record would pass for a user's own
+        digest = hashlib.sha256(content.getbuffer()).hexdigest()
+        write_json(path.with_suffix(".json"), {"sha256": digest, "made_with": record})
     with atomic_write(path, "wb") as file:
-        torch.save(network.state_dict(), file)
+        file.write(content.getbuffer())
 
 
 def _plain(value: Any) -> int | float:

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MLflow tracking that cannot end a training run."""
+"""MLflow tracking that cannot end a training run, and goes on where a resumed training does."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler
+from monai.utils import path_to_sqlite_uri
+
+from .termination import terminating_as_exit
+from .tracked_run import TrackedRun, opening
 
 __all__ = ["SafeMLFlowHandler"]
 
@@ -17,30 +22,55 @@ __all__ = ["SafeMLFlowHandler"]
 class SafeMLFlowHandler(MLFlowHandler):
     """MONAI's ``MLFlowHandler``, whose failures are one warning: a lost server costs the tracking, not the training.
 
-    After the first failure nothing more is sent. Arguments are those of ``monai.handlers.MLFlowHandler``. Artifacts
-    that are files are sent when the run starts, too, so that an interrupted run has its config. A request is tried
-    three times, unless ``MLFLOW_HTTP_REQUEST_MAX_RETRIES`` says otherwise: MLflow's own eight tries would hold the
-    training up for minutes.
+    After the first failure nothing more is sent. Artifacts that are files are sent when the run starts, too, so that
+    an interrupted run has its config. A request is tried three times of 10 s, unless
+    ``MLFLOW_HTTP_REQUEST_MAX_RETRIES`` and ``MLFLOW_HTTP_REQUEST_TIMEOUT`` say otherwise: MLflow's own eight tries of
+    two minutes would hold the training up. Processes that open one SQLite file
+    wait for each other.
+
+    With ``close_on_complete`` a run that ends by an exception is marked as failed, and one that is interrupted or
+    terminated as killed.
+
+    Args:
+        run_file: JSON file that remembers the run, beside the checkpoint; ``None`` remembers nothing.
+        resume: go on in the run that ``run_file`` names; a training that is finished already is left as it is.
+        kwargs: the arguments of ``monai.handlers.MLFlowHandler``.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, run_file: str | Path | None = None, resume: bool = False, **kwargs: Any) -> None:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         self.failed = False
-        self._guard(super().__init__, **kwargs)
+        self.repeating = False
+        self.remembered = TrackedRun(run_file) if run_file is not None else None
+        self.resume = resume
+        if self.remembered is not None and resume:
+            kwargs["tracking_uri"] = self.remembered.place(kwargs.get("tracking_uri"))
+        self._guard(self._open, kwargs)
+
+    def _open(self, kwargs: dict[str, Any]) -> None:
+        default = path_to_sqlite_uri(os.path.abspath("mlruns.db"))  # as MONAI's
+        self.place = os.environ.get("MLFLOW_TRACKING_URI") or kwargs.get("tracking_uri") or default
+        with opening(self.place):
+            super().__init__(**kwargs)
 
     def attach(self, engine: Engine) -> None:
         """Register the events, unless the tracking server could not be reached at all."""
         if not self.failed:
             super().attach(engine)
+            if self.close_on_complete:
+                engine.add_event_handler(Events.EXCEPTION_RAISED, self.end_early)
 
     def start(self, engine: Engine) -> None:
         """Open the run and send the files that are there already."""
-        self._guard(super().start, engine)
+        if engine.state.max_epochs is not None and engine.state.epoch >= engine.state.max_epochs and self.resume:
+            return  # the training was finished before, and so was its run
+        self._guard(self._start, engine)
         self._guard(self._send_files)
 
     def epoch_completed(self, engine: Engine) -> None:
-        """Send the metrics of an epoch."""
-        self._guard(super().epoch_completed, engine)
+        """Send the metrics of an epoch, unless the run has them from before it was interrupted."""
+        self._guard(self._epoch_completed, engine)
 
     def iteration_completed(self, engine: Engine) -> None:
         """Send the metrics of an iteration."""
@@ -53,6 +83,52 @@ class SafeMLFlowHandler(MLFlowHandler):
     def close(self) -> None:
         """Close the run."""
         self._guard(super().close)
+
+    def end_early(self, engine: Engine, error: BaseException) -> NoReturn:
+        """Mark the run as failed or killed and let the exception go on."""
+        self.run_finish_status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        self.close()
+        raise error
+
+    def _start(self, engine: Engine) -> None:
+        if self.remembered is not None and not self.cur_run:
+            self._join()
+        super().start(engine)
+        if self.remembered is not None:
+            self.remembered.write(self.place, self.cur_run.info.run_id)  # type: ignore[attr-defined]
+        if self.close_on_complete:
+            terminating_as_exit()
+
+    def _join(self) -> None:
+        """Take the run that is remembered, or forget it."""
+        if not self.resume:
+            self.remembered.forget()  # type: ignore[union-attr]
+            return
+        run = self.remembered.find(self.client, self.place)  # type: ignore[union-attr]
+        # the validator's handler does not close a run, so it joins its trainer's alone
+        if run is None or not (self.close_on_complete or run.info.status == "RUNNING"):
+            return
+        self.cur_run, self.repeating = run, True
+        self.client.update_run(run.info.run_id, status="RUNNING")
+        # MLflow refuses another value of a parameter, such as more iterations
+        self.experiment_param = dict(self.experiment_param or {})
+        self._delete_exist_param_in_dict(self.experiment_param)
+
+    def _set_experiment(self) -> None:
+        with opening(self.place):
+            super()._set_experiment()
+
+    def _epoch_completed(self, engine: Engine) -> None:
+        self.repeating = self.repeating and self._has(engine.state.epoch, engine.state.metrics)
+        if self.cur_run is not None and not self.repeating:
+            super().epoch_completed(engine)
+
+    def _has(self, epoch: int, metrics: dict[str, Any]) -> bool:
+        known: Any = self.cur_run
+        name = next(iter(metrics), None)
+        return name is not None and any(
+            point.step >= epoch for point in self.client.get_metric_history(known.info.run_id, name)
+        )
 
     def _send_files(self) -> None:
         run: Any = self.cur_run

@@ -14,7 +14,9 @@ import pytest
 import torch
 from ignite.engine import Events
 
-from metassl_monai.handlers import SeedEachEpoch
+from metassl_monai.finite import NotFiniteError
+from metassl_monai.handlers import BestNetwork, LastNetwork, SeedEachEpoch, TrainingCheckpoint
+from metassl_monai.handlers.checkpoint import CheckpointError
 from metassl_monai.networks import UNet2D
 
 FP16 = {"amp": True, "amp_kwargs": {"dtype": torch.float16}}
@@ -231,3 +233,76 @@ def test_seed_sets_the_epoch_of_the_paired_loader(make_run: Callable) -> None:
     run.trainer.data_loader.set_epoch = epochs.append
     run.train()
     assert epochs == [1, 2, 3]
+
+
+def test_weights_that_are_not_finite_are_never_saved(make_run: Callable) -> None:
+    run = make_run("mean_teacher", epochs=2).train()
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    next(run.method.network.parameters()).data.fill_(float("nan"))
+    pretrained = LastNetwork(run.folder / "pretrained.pt", run.method.network, {"seed": 1})
+    best = BestNetwork(run.folder / "model.pt", run.method.network)
+    checkpoint = TrainingCheckpoint(run.folder / "checkpoint.pt", {"method": run.method}, run.evaluator)
+    run.evaluator.state.best_metric_epoch = run.evaluator.state.epoch
+    for save in (pretrained.save, lambda: best.save(run.evaluator), lambda: checkpoint.save(run.trainer)):
+        with pytest.raises(NotFiniteError, match="weights are not finite"):
+            save()
+    assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flip_one_bit(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [cut, flip_one_bit, lambda content: b"", lambda content: b"no checkpoint"])
+def test_a_damaged_checkpoint_is_refused_by_name(damage: Callable, make_run: Callable) -> None:
+    run = make_run("supervised", epochs=1).train()
+    file = run.folder / "checkpoint.pt"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: is damaged, or no checkpoint") as caught:
+        make_run("supervised", epochs=2, resume=True).train()
+    assert caught.value.__cause__ is None
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_by_name(make_run: Callable) -> None:
+    run = make_run("supervised", epochs=1).train()
+    (run.folder / "checkpoint.pt").write_bytes((run.folder / "model.pt").read_bytes())
+    with pytest.raises(CheckpointError, match="is not the checkpoint of a training"):
+        make_run("supervised", epochs=2, resume=True).train()
+
+
+def test_a_checkpoint_of_another_method_is_refused_without_a_record_too(make_run: Callable) -> None:
+    make_run("cps", epochs=1).train()
+    with pytest.raises(CheckpointError, match="does not fit this run"):
+        make_run("supervised", epochs=2, resume=True).train()
+
+
+def test_a_checkpoint_that_was_made_with_something_else_is_refused(make_run: Callable) -> None:
+    made = {"seed": 1, "epochs": 1, "train::dataset::data": ["a.nii"]}
+    run = make_run("supervised", epochs=1, record=made).train()
+    before = (run.folder / "checkpoint.pt").read_bytes()
+    asked = {"seed": 2, "epochs": 2, "train::dataset::data": ["b.nii"]}
+    told = "labeled cases: now with b.nii, now without a.nii; seed is 2 and was 1. Resume with"
+    with pytest.raises(CheckpointError, match=told):
+        make_run("supervised", epochs=2, resume=True, record=asked).train()
+    assert (run.folder / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_longer_training_with_the_same_record_goes_on(make_run: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    make_run("supervised", epochs=1, record={"seed": 1, "epochs": 1}).train()
+    longer = make_run("supervised", epochs=3, resume=True, record={"seed": 1, "epochs": 3}).train()
+    assert longer.trainer.state.epoch == 3
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_a_checkpoint_without_a_record_is_resumed_with_a_warning(
+    make_run: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_run("supervised", epochs=1).train()
+    run = make_run("supervised", epochs=2, resume=True, record={"seed": 1}).train()
+    assert run.trainer.state.epoch == 2
+    assert "does not say what it was made with" in caplog.text

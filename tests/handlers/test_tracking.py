@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 
 from metassl_monai.handlers import SafeMLFlowHandler, SavedConfig, TrainingStatistics
 
@@ -35,7 +37,7 @@ def handler(uri: str, run_name: str = "run", **arguments: Any) -> SafeMLFlowHand
         experiment_name="test",
         run_name=run_name,
         iteration_log=arguments.pop("iteration_log", False),
-        close_on_complete=True,
+        close_on_complete=arguments.pop("close_on_complete", True),
         **arguments,
     )
 
@@ -176,3 +178,146 @@ def test_an_interrupted_run_has_its_config(database: str, make_run: Callable, tm
 def test_no_config_writes_no_file(make_run: Callable, tmp_path: Path) -> None:
     make_run("supervised", epochs=1, handlers=[SavedConfig(tmp_path / "config_1.json", None)]).train()
     assert not (tmp_path / "config_1.json").exists()
+
+
+def remembering(uri: str, folder: Path, resume: bool = False, run_name: str = "some time", **arguments: Any) -> Any:
+    return handler(uri, run_name, run_file=folder / "mlflow_run.json", resume=resume, **arguments)
+
+
+def track(make_run: Callable, tracking: Any, name: str = "supervised", **arguments: Any) -> Any:
+    return make_run(name, handlers=[TrainingStatistics()], last_handlers=[tracking], **arguments)
+
+
+def runs_of(uri: str) -> list[tuple[str, list[int]]]:
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    return [(r.info.status, [m.step for m in client.get_metric_history(r.info.run_id, "loss")]) for r in runs]
+
+
+@pytest.fixture
+def empty(database: str) -> str:
+    """A database without runs."""
+    client = mlflow.MlflowClient(tracking_uri=database)
+    for run in client.search_runs([experiment.experiment_id for experiment in client.search_experiments()]):
+        client.delete_run(run.info.run_id)
+    return database
+
+
+def test_a_resumed_training_goes_on_in_its_own_run(empty: str, make_run: Callable, tmp_path: Path) -> None:
+    track(make_run, remembering(empty, tmp_path, experiment_param={"iterations": 3}), epochs=1).train()
+    longer = remembering(empty, tmp_path, True, "a later time", experiment_param={"iterations": 9})
+    track(make_run, longer, epochs=3, resume=True).train()
+    assert not longer.failed
+    assert runs_of(empty) == [("FINISHED", [1, 2, 3])]
+
+
+def test_resuming_a_finished_training_adds_nothing(empty: str, make_run: Callable, tmp_path: Path) -> None:
+    for resume in (False, True, True):
+        track(make_run, remembering(empty, tmp_path, resume), epochs=2, resume=resume).train()
+    assert runs_of(empty) == [("FINISHED", [1, 2])]
+
+
+def test_a_killed_run_is_taken_over_and_no_epoch_is_logged_twice(
+    empty: str, make_run: Callable, tmp_path: Path
+) -> None:
+    """Of three epochs two are in the last checkpoint, so the third one is done again."""
+    run = track(make_run, remembering(empty, tmp_path, close_on_complete=False), epochs=4, interval=2)
+
+    def kill() -> None:
+        raise KeyboardInterrupt
+
+    run.trainer.add_event_handler(Events.EPOCH_STARTED(once=4), kill)
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    assert runs_of(empty) == [("RUNNING", [1, 2, 3])]
+    track(make_run, remembering(empty, tmp_path, True, "a later time"), epochs=4, resume=True).train()
+    assert runs_of(empty) == [("FINISHED", [1, 2, 3, 4])]
+
+
+def test_a_training_that_starts_anew_in_the_folder_has_a_run_of_its_own(
+    empty: str, make_run: Callable, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        track(make_run, remembering(empty, tmp_path, False, name), epochs=1).train()
+    assert runs_of(empty) == [("FINISHED", [1])] * 2
+
+
+def test_trainer_and_validator_share_the_remembered_run(empty: str, make_run: Callable, tmp_path: Path) -> None:
+    for resume in (False, True):
+        tracking = remembering(empty, tmp_path, resume, f"resume {resume}")
+        run = track(make_run, tracking, epochs=1 + resume, resume=resume)
+        SafeMLFlowHandler(
+            tracking_uri=empty,
+            experiment_name="test",
+            run_name=f"resume {resume}",
+            run_file=tmp_path / "mlflow_run.json",
+            resume=True,
+            iteration_log=False,
+        ).attach(run.evaluator)
+        run.train()
+    client = mlflow.MlflowClient(tracking_uri=empty)
+    [run] = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert [[m.step for m in client.get_metric_history(run.info.run_id, key)] for key in ("loss", "dice")] == [
+        [1, 2]
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("bad"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(143), "KILLED")]
+)
+def test_a_run_that_ends_early_says_so(
+    error: BaseException, status: str, empty: str, make_run: Callable, tmp_path: Path
+) -> None:
+    run = track(make_run, remembering(empty, tmp_path), epochs=3)
+
+    def end() -> None:
+        raise error
+
+    run.trainer.add_event_handler(Events.EPOCH_STARTED(once=2), end)
+    with pytest.raises(type(error)) as caught:
+        run.train()
+    assert caught.value is error
+    assert runs_of(empty) == [(status, [1])]
+
+
+def test_the_run_goes_on_in_its_database_from_another_folder(
+    make_run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, resume in (("here", False), ("there", True)):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        uri = f"sqlite:///{tmp_path / folder / 'mlruns.db'}"
+        track(make_run, remembering(uri, tmp_path, resume), epochs=1 + resume, resume=resume).train()
+    assert runs_of(f"sqlite:///{tmp_path / 'here' / 'mlruns.db'}") == [("FINISHED", [1, 2])]
+    assert not (tmp_path / "there" / "mlruns.db").exists()
+
+
+def test_a_later_evaluation_leaves_the_run_of_the_training_alone(
+    empty: str, make_run: Callable, tmp_path: Path
+) -> None:
+    run = track(make_run, remembering(empty, tmp_path), epochs=1).train()
+    remembering(empty, tmp_path, True, "evaluation", close_on_complete=False).attach(run.evaluator)
+    run.evaluator.run()
+    _, stored = recorded(empty, "some time")
+    assert stored.info.status == "FINISHED"
+    _, stored = recorded(empty, "evaluation")
+    assert "dice" in stored.data.metrics
+
+
+def open_and_close(uri: str, number: int) -> None:
+    tracking = handler(uri, f"run {number}")
+    tracking.start(Engine(lambda engine, batch: None))
+    tracking.close()
+    sys.exit(int(tracking.failed))
+
+
+def test_processes_that_open_a_new_database_together_are_all_tracked(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'new' / 'mlruns.db'}"
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=open_and_close, args=(uri, number)) for number in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert [status for status, _ in runs_of(uri)] == ["FINISHED"] * 3
