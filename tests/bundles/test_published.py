@@ -18,8 +18,8 @@ VOLUMES = (LA, BRATS, PANCREAS)
 """The bundles of V-Nets."""
 FLAT = ("bcp", "cml", "sdcl", "dualnet")
 """The methods whose unlabeled terms are not ramped."""
-# ref_dualnet follows dualnet
-NO_METHOD = {"evaluate", "hidden_labels", "inference", "mean_of_two", "metadata", "monitor", "multi_gpu_train", "plain", "ref_dualnet"}
+NO_METHOD = {"evaluate", "hidden_labels", "inference", "mean_of_two", "metadata", "monitor", "multi_gpu_train", "plain"}
+NO_METHOD |= {"ref_dualnet"}  # which follows dualnet
 
 
 def config(bundle: str, *names: str, **overrides: object) -> ConfigParser:
