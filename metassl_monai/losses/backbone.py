@@ -33,6 +33,8 @@ class CrossEntropyDiceLoss(_Loss):
         0.647
     """
 
+    reads_reference = False
+
     def __init__(self, scale: float = 0.5, include_background: bool = True) -> None:
         super().__init__()
         self.scale = scale

@@ -29,6 +29,8 @@ class CrossEntropyLinearDiceLoss(_Loss):
         0.68
     """
 
+    reads_reference = False
+
     def forward(
         self,
         input: Tensor,

@@ -39,6 +39,13 @@ class MonitoredLoss(_Loss):
         self.loss = loss
         self.metassl = metassl
 
+    watches_reference = True
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether the loss that trains reads the reference."""
+        return getattr(self.loss, "reads_reference", True)
+
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Call the MetaSSL loss without gradient and return the loss."""
         with torch.no_grad():

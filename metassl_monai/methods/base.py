@@ -42,7 +42,7 @@ class Step(NamedTuple):
     extras: Mapping[str, Tensor]
     """Further loss terms by name, complete with their weights."""
     prediction: Tensor
-    """Logits of the labeled images."""
+    """Logits of the labeled images, or of the mixtures that they are part of."""
 
 
 class Method(nn.Module):
@@ -50,6 +50,9 @@ class Method(nn.Module):
 
     Each pair name gets its own deep copy of the losses, made here, so that the threshold state of a name exists before
     a checkpoint is loaded and is a buffer like any other.
+
+    A labeled loss that does not learn from the reference says so: ``reads_reference = False``. Methods then spare the
+    passes that only make references of labeled images, see :meth:`labeled_reference`.
 
     Args:
         network: the network that is exported, and that ``network_def`` of a bundle builds.
@@ -113,6 +116,25 @@ class Method(nn.Module):
                 )
                 losses[f"labeled/{pair.name}"] = pair.weight * loss
         return {**losses, **extras}, prediction
+
+    @property
+    def reads_labeled_references(self) -> bool:
+        """Whether a labeled loss learns from the reference."""
+        return any(getattr(loss, "reads_reference", True) for loss in self.labeled_losses.values())
+
+    def labeled_reference(self, judge: Callable[[Tensor], Tensor], images: Tensor, own: Tensor) -> Tensor:
+        """Return what judges labeled images, made aside: random numbers go on as if it had not been.
+
+        Args:
+            judge: maps images to logits, without gradient here.
+            images: the labeled images, ``(B, channels, *spatial)``.
+            own: what stands in where no labeled loss looks at the reference, ``(B, C, *spatial)``.
+        """
+        watched = any(getattr(loss, "watches_reference", False) for loss in self.labeled_losses.values())
+        if not (watched or self.reads_labeled_references):
+            return own.detach()
+        with torch.random.fork_rng([images.device] if images.is_cuda else []), torch.no_grad():
+            return judge(images)
 
     def update(self, step: int) -> None:
         """Do what follows an optimizer step, such as moving a teacher. By default nothing."""

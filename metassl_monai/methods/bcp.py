@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from metassl_monai.transforms import BidirectionalCopyPaste as CopyPaste
 
-from .base import Batch, Method, Pair, Step, all_images
+from .base import Batch, Method, Pair, Step
 from .components import largest_components
 from .ema import ema_update
 
@@ -24,6 +24,11 @@ class BidirectionalCopyPaste(Method):
 
     The half of the batch with labeled boxes is ``inward``, the other one ``outward``. In each, the labeled voxels make
     one pair and the unlabeled ones another, apart by masks. Pseudo-labels keep the largest component of each class.
+
+    Networks see one half after the other, and the teacher labeled images apart from unlabeled ones: batch norm is taken
+    over as many images as in the authors' release, where the teacher sees no labeled ones. Here it does where a labeled
+    loss looks at its reference; otherwise the returned prediction is the student's on the mixtures.
+
     Needs a network that was trained before, see :class:`CopyPastePretraining`. The terms are not ramped in the paper:
     give ``ramp=lambda step: 1.0``.
 
@@ -57,14 +62,15 @@ class BidirectionalCopyPaste(Method):
 
     def pairs(self, batch: Batch, step: int) -> Step:
         """Judge the student on mixtures by the mixed predictions of the teacher."""
-        target = batch["labeled"]["label"].long()
+        image, target = batch["labeled"]["image"], batch["labeled"]["label"].long()
         with torch.no_grad():
-            teacher = self.teacher(all_images(batch))
-        labeled, unlabeled = teacher[: len(target)], teacher[len(target) :]
-        labeled_guess, pseudo_label = labeled.max(1, keepdim=True).indices, unlabeled.max(1, keepdim=True).indices
-        pseudo_label = largest_components(pseudo_label, teacher.shape[1])
-        prediction = self.network(self.paste(batch["labeled"]["image"], batch["unlabeled"]["image"]))
+            unlabeled = in_halves(self.teacher, batch["unlabeled"]["image"])
+        prediction = in_halves(self.network, self.paste(image, batch["unlabeled"]["image"]))
         mask: Any = self.paste.mask
+        mixture_of = torch.arange(len(image), device=image.device) % len(prediction)
+        labeled = self.labeled_reference(lambda x: in_halves(self.teacher, x), image, prediction[mixture_of])
+        labeled_guess, pseudo_label = labeled.max(1, keepdim=True).indices, unlabeled.max(1, keepdim=True).indices
+        pseudo_label = largest_components(pseudo_label, unlabeled.shape[1])
         reference = self.paste(labeled, unlabeled, randomize=False)
         label = self.paste(labeled_guess, pseudo_label, randomize=False)
         mixed_target = self.paste(target, pseudo_label, randomize=False)
@@ -80,3 +86,8 @@ class BidirectionalCopyPaste(Method):
     def update(self, step: int) -> None:
         """Move the teacher towards the student."""
         ema_update(self.teacher, self.network, self.decay)
+
+
+def in_halves(network: nn.Module, images: Tensor) -> Tensor:
+    """Forward the two halves of a batch one after the other, so that batch norm does not mix them."""
+    return torch.cat([network(half) for half in images.split((len(images) + 1) // 2)])

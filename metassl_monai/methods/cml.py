@@ -11,7 +11,7 @@ import torch
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 
-from .base import Batch, Pair, Step, all_images
+from .base import Batch, Pair, Step
 from .cml_pretraining import CrossViewPretraining
 from .components import largest_components
 
@@ -43,8 +43,9 @@ class CrossViewMutualLearning(CrossViewPretraining):
     and each network is judged by the other one. The mean of both probabilities is exported, not that of both logits.
 
     The published 2D networks share all their weights by mistake; here the two are distinct. The terms are not ramped in
-    the paper: give ``ramp=lambda step: 1.0``. The returned prediction is the first network's on the labeled images as
-    they are, from the pass that makes the pseudo-labels.
+    the paper: give ``ramp=lambda step: 1.0``. Mixtures of either stream are passes of their own, as in the authors'
+    release, and labeled images are seen in mixtures only. What is returned as prediction is as in
+    :class:`CrossViewPretraining`.
 
     Args:
         network: the first network, see :class:`CrossViewPretraining`.
@@ -100,21 +101,18 @@ class CrossViewMutualLearning(CrossViewPretraining):
     def pairs(self, batch: Batch, step: int) -> Step:
         """Judge both networks on mixtures of either stream."""
         image, label, unlabeled = batch["labeled"]["image"], batch["labeled"]["label"], batch["unlabeled"]["image"]
-        with self._without_gradient():
-            guesses = [network(all_images(batch)) for network in (self.network, self.second_network)]
-        mixed = self.mixed(image, image)
+        annotated = self.views(self.mixed(image, image))
         target = self.mixed(label, label, randomize=False)
-        # the unlabeled box comes last: pseudo-labels repeat it
-        views = self.views(torch.cat([mixed, self.mixed(unlabeled, unlabeled)]))
-        number = len(target)
-        annotated, guessed = ([view.part(part) for view in views] for part in (slice(number), slice(number, None)))
         pairs = self.labeled_pairs(annotated, target)
-        if self.unlabeled_weight != 0:
-            first, second = (PseudoLabel.of(guess[len(image) :]) for guess in guesses)
+        guesses = self._pseudo_labels(unlabeled) if self.unlabeled_weight != 0 else ()
+        # the unlabeled box comes last: pseudo-labels repeat it
+        guessed = self.views(self.mixed(unlabeled, unlabeled))
+        if guesses:
+            first, second = guesses
             pairs.append(self.spliced_pair("network", guessed[0].logits, first, second))
             pairs.append(self.spliced_pair("second_network", guessed[1].logits, second, first))
         extras = self.conflict_terms({"labeled": annotated, "unlabeled": guessed})
-        return Step(pairs, extras, guesses[0][: len(image)])
+        return Step(pairs, extras, annotated[0].logits[self.mixture_of(image, target)])
 
     def spliced_pair(self, name: str, prediction: Tensor, own: PseudoLabel, other: PseudoLabel) -> Pair:
         """Judge a network on the last mixture by the other one around the box and by itself in the box.
@@ -128,6 +126,10 @@ class CrossViewMutualLearning(CrossViewPretraining):
         reference = self.mixed(other.logits, own.logits, randomize=False)
         label = self.mixed(other.label, own.label, randomize=False)
         return Pair(prediction, reference, name, label=label, weight=self.unlabeled_weight)
+
+    def _pseudo_labels(self, images: Tensor) -> tuple[PseudoLabel, ...]:
+        with self._without_gradient():
+            return tuple(PseudoLabel.of(network(images)) for network in (self.network, self.second_network))
 
     def _without_gradient(self) -> AbstractContextManager:
         return eval_mode(self.network, self.second_network) if self.labels_in_eval_mode else torch.no_grad()

@@ -27,10 +27,6 @@ class View(NamedTuple):
     logits: Tensor
     """``(B, C, *spatial)``."""
 
-    def part(self, samples: slice) -> View:
-        """The view of some of the samples."""
-        return View(self.features[samples], self.logits[samples])
-
 
 class CrossViewPretraining(Method):
     """Two networks learn from mixtures of labeled images and are driven to see them by different features.
@@ -87,13 +83,17 @@ class CrossViewPretraining(Method):
         image, label = batch["labeled"]["image"], batch["labeled"]["label"]
         views = self.views(self.mixed(image, image))
         target = self.mixed(label, label, randomize=False)
-        part_of = torch.arange(len(image), device=image.device) % len(target)
         extras = self.conflict_terms({"labeled": views})
-        return Step(self.labeled_pairs(views, target), extras, views[0].logits[part_of])
+        prediction = views[0].logits[self.mixture_of(image, target)]
+        return Step(self.labeled_pairs(views, target), extras, prediction)
 
     def mixed(self, outside: Tensor, inside: Tensor, randomize: bool = True) -> Tensor:
         """Mix two arrays as :class:`HalfMix` does; where nothing is mixed, ``outside`` is all that is seen."""
         return self.mix(outside, inside, randomize) if self.cutmix and self.training else outside
+
+    def mixture_of(self, images: Tensor, mixtures: Tensor) -> Tensor:
+        """Number of the mixture that each image is part of, ``(B,)``."""
+        return torch.arange(len(images), device=images.device) % len(mixtures)
 
     def views(self, images: Tensor) -> list[View]:
         """What each network sees in images, ``(B, channels, *spatial)``."""

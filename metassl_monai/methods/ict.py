@@ -55,7 +55,7 @@ class InterpolationConsistency(MeanTeacher):
         share = self.share(unlabeled)
         student = self.network(torch.cat([labeled, share * unlabeled + (1 - share) * unlabeled.roll(1, dims=0)]))
         with torch.no_grad():
-            teacher = self.teacher(torch.cat([labeled, unlabeled])).log_softmax(dim=1)
+            teacher = self.judged(batch, student[: len(target)]).log_softmax(dim=1)
             apart = teacher[len(target) :]
             # log of the mixed probabilities: logits, as every loss takes them
             mixed = torch.logaddexp(apart + share.log(), apart.roll(1, dims=0) + (1 - share).log())

@@ -18,7 +18,9 @@ __all__ = ["MeanTeacher"]
 class MeanTeacher(Method):
     """The student is judged by its exponential moving average, which sees noisier images.
 
-    The teacher stays in training mode, as in the papers: batch statistics and dropout are part of the perturbation.
+    The teacher stays in training mode, as in the papers: batch statistics and dropout are part of the perturbation. It
+    sees both streams in one batch, as in MetaSSL's release; with a labeled loss that reads no reference the unlabeled
+    images alone, as in common benchmark code.
 
     Args:
         network: the student.
@@ -48,15 +50,24 @@ class MeanTeacher(Method):
 
     def pairs(self, batch: Batch, step: int) -> Step:
         """Judge the student by the teacher on both streams."""
-        images = all_images(batch)
-        student = self.network(images)
-        with torch.no_grad():
-            teacher = self.teacher(self.noisy(images))
+        student = self.network(all_images(batch))
         target = batch["labeled"]["label"]
+        teacher = self.judged(batch, student[: len(target)])
         return Step(pair_streams(student, teacher, "network", target), {}, student[: len(target)])
+
+    @torch.no_grad()
+    def judged(self, batch: Batch, own: Tensor) -> Tensor:
+        """Logits of the teacher on both streams; ``own``, of the labeled images, where its own would be idle."""
+        if self.reads_labeled_references:
+            return self.teacher(self.noisy(all_images(batch)))
+        unlabeled = self.teacher(self.noisy(batch["unlabeled"]["image"]))
+        labeled = self.labeled_reference(lambda x: self.teacher(self.noisy(x)), batch["labeled"]["image"], own)
+        return torch.cat([labeled, unlabeled])
 
     def noisy(self, images: Tensor) -> Tensor:
         """What the teacher sees of images, ``(B, channels, *spatial)``."""
+        if self.noise == 0:
+            return images
         return images + (torch.randn_like(images) * self.noise).clamp(-2 * self.noise, 2 * self.noise)
 
     def update(self, step: int) -> None:

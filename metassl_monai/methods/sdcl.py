@@ -13,7 +13,7 @@ from metassl_monai.losses.correction import label_distance, uniform_divergence
 from metassl_monai.losses.functional import hard_label, masked_mean
 
 from .base import Batch, Step, require_two
-from .bcp import BidirectionalCopyPaste
+from .bcp import BidirectionalCopyPaste, in_halves
 
 __all__ = ["DiscrepancyCorrection"]
 
@@ -74,7 +74,7 @@ class DiscrepancyCorrection(BidirectionalCopyPaste):
         halves = {pair.name: pair for pair in pairs if pair.target is not None}
         mixed = self.paste(batch["labeled"]["image"], batch["unlabeled"]["image"], randomize=False)
         first = {name: half.prediction for name, half in halves.items()}
-        views = self.second_network(mixed).split([len(logits) for logits in first.values()])
+        views = in_halves(self.second_network, mixed).split([len(logits) for logits in first.values()])
         second = dict(zip(halves, views, strict=True))
         further = [pair._replace(prediction=second[pair.name], name=f"second_{pair.name}") for pair in pairs]
         extras, ramp = {}, self.ramp(step)

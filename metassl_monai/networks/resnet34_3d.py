@@ -10,7 +10,7 @@ from monai.networks.blocks import Convolution
 from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
-from .vnet3d import STYLE, VNetDecoder, kaiming_normal
+from .vnet3d import STYLE, VNetDecoder, draw_weights
 
 __all__ = ["ResNet34VNet3D", "ResNetEncoder"]
 
@@ -62,10 +62,10 @@ class ResNet34VNet3D(nn.Module):
 
     3, 4, 6 and 3 residual blocks of two 3x3x3 convolutions below a 7x7x7 one at full resolution; features of the
     encoder are added in the decoder. 17,930,354 parameters for 1 -> 2 channels. ``FlexibleUNet`` of MONAI with a
-    ResNet-34 has 70.6 million, and no encoder features at full resolution. Convolutions start from Kaiming-normal
-    weights.
+    ResNet-34 has 70.6 million, and no encoder features at full resolution.
 
-    Source: the ResNet of MCF (Y. Wang et al., CVPR 2023) and of Dual Networks (arXiv 2505.17690).
+    Source: the ResNet of MCF (Y. Wang et al., CVPR 2023) and of Dual Networks (arXiv 2505.17690), which start from
+    Kaiming-normal weights; SDCL (B. Song and Q. Wang, MICCAI 2024) starts a like one from PyTorch's.
 
     Args:
         in_channels: number of image channels.
@@ -73,9 +73,11 @@ class ResNet34VNet3D(nn.Module):
         features: channels of each level, from full resolution down.
         dropout: rate at which whole channels are dropped before the head.
         blocks: residual blocks of each level below the first.
+        init: the initial weights, ``"default"`` (PyTorch's) or ``"kaiming"``, as in :class:`VNet3D`.
 
     Raises:
-        ValueError: when the lengths do not fit, or a side of the image is no multiple of ``2 ** (levels - 1)``.
+        ValueError: when the lengths do not fit, ``init`` is unknown, or a side of the image is no multiple of
+            ``2 ** (levels - 1)``.
 
     Example::
 
@@ -93,11 +95,12 @@ class ResNet34VNet3D(nn.Module):
         features: Sequence[int] = (16, 32, 64, 128, 256),
         dropout: float = 0.5,
         blocks: Sequence[int] = (3, 4, 6, 3),
+        init: str = "default",
     ) -> None:
         super().__init__()
         self.encoder = ResNetEncoder(in_channels, features, blocks)
-        self.decoder = VNetDecoder(out_channels, features, dropout)
-        self.apply(kaiming_normal)
+        self.decoder = VNetDecoder(out_channels, features, dropout, init)
+        draw_weights(self.encoder, init)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(B, in_channels, H, W, D)`` to logits ``(B, out_channels, H, W, D)``."""

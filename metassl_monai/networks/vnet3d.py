@@ -10,7 +10,9 @@ from typing import Any
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
-__all__ = ["VNet3D", "VNetDecoder", "VNetEncoder"]
+__all__ = ["INITIAL_WEIGHTS", "VNet3D", "VNetDecoder", "VNetEncoder", "draw_weights"]
+
+INITIAL_WEIGHTS = ("default", "kaiming")
 
 STYLE: dict[str, Any] = {"norm": "batch", "act": ("relu", {"inplace": True}), "adn_ordering": "NA"}
 HALVE: dict[str, Any] = {"strides": 2, "kernel_size": 2, "padding": 0}
@@ -64,6 +66,7 @@ class VNetDecoder(nn.Module):
         out_channels: number of classes, background included.
         features: channels of each level, from full resolution down, as the encoder's.
         dropout: rate at which whole channels are dropped before the head.
+        init: see :func:`draw_weights`. A fresh copy of the decoder starts in the same way.
 
     Example::
 
@@ -73,8 +76,9 @@ class VNetDecoder(nn.Module):
         torch.Size([1, 3, 8, 8, 4])
     """
 
-    def __init__(self, out_channels: int, features: Sequence[int], dropout: float) -> None:
+    def __init__(self, out_channels: int, features: Sequence[int], dropout: float, init: str = "default") -> None:
         super().__init__()
+        self.init = init
         levels = range(len(features) - 2, -1, -1)
         self.up = nn.ModuleList(
             Convolution(3, features[i + 1], features[i], is_transposed=True, output_padding=0, **HALVE, **STYLE)
@@ -83,6 +87,11 @@ class VNetDecoder(nn.Module):
         self.blocks = nn.ModuleList(_stack(features[i], features[i], i) for i in levels)
         self.dropout = nn.Dropout3d(dropout)
         self.head = nn.Conv3d(features[0], out_channels, kernel_size=1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weights after those of the convolutions, which draw theirs by themselves."""
+        draw_weights(self, self.init)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's features to logits ``(B, out_channels, H, W, D)``."""
@@ -99,18 +108,20 @@ class VNet3D(nn.Module):
     strided 2x2x2 convolutions down and transposed ones up; features of the encoder are *added*, nothing is residual
     within a level. Channels are dropped after the deepest level and before the head. 9,448,866 parameters for 1 -> 2
     channels. ``monai.networks.nets.VNet`` follows the original design, with 5x5x5 kernels, residuals and concatenation,
-    and is five times as large. Convolutions start from Kaiming-normal weights.
+    and is five times as large.
 
-    Source: the network of UA-MT (L. Yu et al., MICCAI 2019) and of BCP (Y. Bai et al., CVPR 2023).
+    Source: the network of UA-MT (L. Yu et al., MICCAI 2019) and of BCP (Y. Bai et al., CVPR 2023), which start from
+    PyTorch's weights, as CML and ALHVR do; MCF and DualNet start from Kaiming-normal ones.
 
     Args:
         in_channels: number of image channels.
         out_channels: number of classes, background included.
         features: channels of each level, from full resolution down.
         dropout: rate at which whole channels are dropped.
+        init: the initial weights, see :func:`draw_weights`.
 
     Raises:
-        ValueError: when a side of the image is no multiple of ``2 ** (levels - 1)``.
+        ValueError: when ``init`` is unknown, or a side of the image is no multiple of ``2 ** (levels - 1)``.
 
     Example::
 
@@ -126,11 +137,12 @@ class VNet3D(nn.Module):
         out_channels: int = 2,
         features: Sequence[int] = (16, 32, 64, 128, 256),
         dropout: float = 0.5,
+        init: str = "default",
     ) -> None:
         super().__init__()
         self.encoder = VNetEncoder(in_channels, features, dropout)
-        self.decoder = VNetDecoder(out_channels, features, dropout)
-        self.apply(kaiming_normal)
+        self.decoder = VNetDecoder(out_channels, features, dropout, init)
+        draw_weights(self.encoder, init)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(B, in_channels, H, W, D)`` to logits ``(B, out_channels, H, W, D)``."""
@@ -142,7 +154,28 @@ def _stack(in_channels: int, out_channels: int, level: int) -> nn.Sequential:
     return nn.Sequential(*(Convolution(3, channels, out_channels, **STYLE) for channels in inputs))
 
 
-def kaiming_normal(module: nn.Module) -> None:
-    """Draw the weights of a 3D convolution, for ``nn.Module.apply``."""
-    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
-        nn.init.kaiming_normal_(module.weight)
+def draw_weights(module: nn.Module, init: str) -> None:
+    """Give the 3D convolutions of a module initial weights; biases stay as PyTorch draws them.
+
+    Args:
+        module: the module, whose convolutions have PyTorch's weights.
+        init: ``"default"`` leaves them, of standard deviation ``0.58 / sqrt(fan_in)``; ``"kaiming"`` draws
+            Kaiming-normal ones, ``1.41 / sqrt(fan_in)``.
+
+    Raises:
+        ValueError: when ``init`` is unknown.
+
+    Example::
+
+        >>> from torch import nn
+        >>> convolution = nn.Conv3d(8, 8, 3)
+        >>> draw_weights(convolution, "kaiming")
+        >>> 1.3 < float(convolution.weight.std() * (8 * 27) ** 0.5) < 1.5
+        True
+    """
+    if init not in INITIAL_WEIGHTS:
+        raise ValueError(f"init={init!r} is unknown: choose one of {INITIAL_WEIGHTS}.")
+    if init == "kaiming":
+        for part in module.modules():
+            if isinstance(part, nn.Conv3d | nn.ConvTranspose3d):
+                nn.init.kaiming_normal_(part.weight)

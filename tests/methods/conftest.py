@@ -106,12 +106,20 @@ def twice(batch: Batch, mask: Any = None) -> list[Tensor]:
     return [torch.cat(whole_batch(batch) * 2)]
 
 
+def halves(images: Tensor) -> list[Tensor]:
+    return list(images.split((len(images) + 1) // 2))
+
+
+def unlabeled_then_labeled_halves(batch: Batch, mask: Any = None) -> list[Tensor]:
+    return [*halves(batch["unlabeled"]["image"]), *halves(batch["labeled"]["image"])]
+
+
 def labeled_in_unlabeled(batch: Batch, mask: Tensor) -> list[Tensor]:
-    """Unlabeled image ``i`` with voxels of labeled image ``i``, counted around, where the mask is set."""
+    """Halves of unlabeled images ``i`` with voxels of labeled image ``i``, counted around, where the mask is set."""
     mixed = batch["unlabeled"]["image"].clone()
     for i, inside in enumerate(mask):
         mixed[i][inside] = batch["labeled"]["image"][i % LABELED][inside]
-    return [mixed]
+    return halves(mixed)
 
 
 def next_in_own(batch: Batch, mask: Tensor) -> list[Tensor]:
@@ -142,7 +150,9 @@ class Row:
     keep: Callable[[int, float], float] = lambda step, decay: decay
     """Weight of the old teacher at a step."""
     predicts: str = "network"
-    """The network whose first forward pass gives the logits that a step returns."""
+    """The network whose forward passes give the logits that a step returns."""
+    passes: tuple[int, ...] = (0,)
+    """Which of its passes."""
     mean_of_two: bool = False
     """Whether both networks answer together in inference."""
     random: bool = True
@@ -299,9 +309,10 @@ ROWS = [
         reads={
             f"{stream}/{name}": BOTH_IMAGES for stream in ("labeled", "unlabeled") for name in ("inward", "outward")
         },
-        sees={"network": labeled_in_unlabeled, "teacher": whole_batch},
+        sees={"network": labeled_in_unlabeled, "teacher": unlabeled_then_labeled_halves},
         teachers=("teacher",),
         predicts="teacher",
+        passes=(2, 3),
     ),
     Row(
         CopyPastePretraining,

@@ -12,7 +12,16 @@ import torch
 from monai.data import set_rnd
 from torch import Tensor, nn
 
-from metassl_monai.losses import FixedThreshold, MetaSSLLabeledLoss, MetaSSLUnlabeledLoss, Region, metassl_losses
+from metassl_monai.losses import (
+    CrossEntropyDiceLoss,
+    FixedThreshold,
+    MetaSSLLabeledLoss,
+    MetaSSLUnlabeledLoss,
+    MonitoredLoss,
+    PseudoLabelDiceLoss,
+    Region,
+    metassl_losses,
+)
 from metassl_monai.methods import BidirectionalCopyPaste
 
 
@@ -88,7 +97,8 @@ def test_box_and_weights_are_arguments(make_bcp: Any, batch: Any) -> None:
 
 
 def test_every_voxel_is_judged_by_the_source_of_its_image(make_bcp: Any, batch: Any, shake: Callable) -> None:
-    method = make_bcp(batch_norm=False)
+    method = make_bcp(batch_norm=False).double()  # images of another batch are equal but for rounding
+    batch = {stream: {key: value.double() for key, value in data.items()} for stream, data in batch.items()}
     shake(method.teacher)
     pairs = by_stream_and_name(method.pairs(batch, 0).pairs)
     labeled = method.teacher(batch["labeled"]["image"])
@@ -167,6 +177,73 @@ def test_components_are_found_before_the_images_are_mixed() -> None:
         step = method.pairs({"labeled": {"image": label, "label": label}, "unlabeled": {"image": image}}, 0)
         pair = by_stream_and_name(step.pairs)["unlabeled/inward"]
         assert torch.where(pair.mask, pair.label, 0).equal(torch.where(pair.mask, image, 0).long())
+
+
+class Counter(nn.Module):
+    """Batch norm of one feature, whose statistics say over which images they were taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1, momentum=1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.norm(x), torch.zeros_like(x)], dim=1)
+
+
+def test_batch_norm_is_taken_over_each_half_of_the_mixtures(make_batch: Any) -> None:
+    method = BidirectionalCopyPaste(Counter(), *metassl_losses(2), ramp=lambda step: 1.0).train()
+    batch = make_batch(2, 4)
+    pairs = by_stream_and_name(method.pairs(batch, 0).pairs)
+    mixed = method.paste(batch["labeled"]["image"], batch["unlabeled"]["image"], randomize=False)
+    for name, half in zip(("inward", "outward"), mixed.chunk(2), strict=True):
+        prediction = pairs[f"labeled/{name}"].prediction[:, :1]
+        assert prediction.mean().item() == pytest.approx(0, abs=1e-6)
+        torch.testing.assert_close(prediction, (half - half.mean()) / (half.var(correction=0) + 1e-5).sqrt())
+    assert method.network.norm.running_mean.item() == pytest.approx(mixed[2:].mean().item())
+
+
+def own_losses() -> tuple[nn.Module, nn.Module]:
+    return CrossEntropyDiceLoss(), PseudoLabelDiceLoss()
+
+
+def monitored_losses() -> tuple[nn.Module, nn.Module]:
+    return tuple(MonitoredLoss(own, look) for own, look in zip(own_losses(), metassl_losses(3), strict=True))
+
+
+def test_teacher_sees_no_labeled_image_where_the_labeled_loss_reads_no_reference(
+    make_bcp: Any, make_batch: Any, images_seen: Any
+) -> None:
+    batch = make_batch(4, 6)
+    for losses, labeled in ((own_losses(), 0), (metassl_losses(3), 2), (monitored_losses(), 2)):
+        method = make_bcp(given=losses)
+        seen = images_seen(method, ("teacher",))["teacher"]
+        method(batch, 0)
+        assert [len(images) for images in seen] == [3, 3, *[2] * labeled]
+        assert torch.cat(seen[:2]).equal(batch["unlabeled"]["image"])
+        assert labeled == 0 or torch.cat(seen[2:]).equal(batch["labeled"]["image"])
+
+
+@pytest.mark.parametrize(("labeled", "unlabeled"), [(2, 2), (2, 5), (4, 2), (1, 1)])
+def test_without_the_teachers_look_the_prediction_is_the_students_on_the_mixture_of_each_image(
+    labeled: int, unlabeled: int, make_bcp: Any, make_batch: Any
+) -> None:
+    method = make_bcp("own")
+    step = method.pairs(make_batch(labeled, unlabeled), 0)
+    mixtures = torch.cat([pair.prediction for pair in step.pairs if pair.target is not None])
+    assert step.prediction.equal(mixtures[torch.arange(labeled) % unlabeled])
+    assert not step.prediction.requires_grad
+    assert all(not pair.reference.requires_grad for pair in step.pairs)
+
+
+def test_a_loss_that_looks_on_changes_nothing_with_dropout(make_network: Any, make_batch: Any, play: Callable) -> None:
+    networks = [make_network(dropout=0.3) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    totals = []
+    for network, losses in zip(networks, (own_losses(), monitored_losses()), strict=True):
+        method = BidirectionalCopyPaste(network, *losses, ramp=lambda step: 1.0)
+        play(method, make_batch(), 0)
+        totals.append(sum(method(make_batch(), 1)[0].values()))  # random numbers go on from the first step
+    assert totals[0].equal(totals[1])
 
 
 def drawn(method: BidirectionalCopyPaste, batch: Any, times: int = 6) -> list[Tensor]:

@@ -356,10 +356,28 @@ def test_without_cutmix_each_network_learns_the_others_label_of_whole_images(
     torch.testing.assert_close(step.prediction, method.network(batch["labeled"]["image"]))
 
 
-def test_prediction_is_the_first_networks_on_the_labeled_images(make_cml: Any, batch: Any) -> None:
-    method = make_cml()
+def test_networks_see_labeled_mixtures_unlabeled_images_and_unlabeled_mixtures_apart(
+    make_cml: Any, make_batch: Any, images_seen: Callable
+) -> None:
+    """Nothing but these, so that batch norm is taken over them and no pass is thrown away."""
+    method, batch = make_cml(), make_batch(4, 6)
+    seen = images_seen(method, NAMES)
     _, prediction = method(batch, 0)
-    torch.testing.assert_close(prediction, method.network(batch["labeled"]["image"]))
+    for name in NAMES:
+        assert [len(images) for images in seen[name]] == [2, 6, 3]
+        assert seen[name][1].equal(batch["unlabeled"]["image"])
+        for mixture, stream in ((seen[name][0], "labeled"), (seen[name][2], "unlabeled")):
+            around, inside = batch[stream]["image"].chunk(2)
+            assert ((mixture == around) | (mixture == inside)).all()
+    logits = method.network(seen["network"][0])
+    torch.testing.assert_close(prediction, logits[[0, 1, 0, 1]])
+
+
+def test_without_pseudo_labels_no_image_is_seen_unmixed(make_cml: Any, make_batch: Any, images_seen: Callable) -> None:
+    method = make_cml(unlabeled_weight=0.0)
+    seen = images_seen(method, NAMES)
+    method(make_batch(4, 6), 0)
+    assert [len(images) for images in seen["network"]] == [2, 3]
 
 
 @pytest.mark.parametrize("in_eval_mode", [False, True])
@@ -373,7 +391,7 @@ def test_pseudo_labels_are_made_in_the_mode_asked_for_and_without_gradient(
             lambda module, *_, modes=modes: modes.append((module.training, torch.is_grad_enabled()))
         )
         method(batch, 0)
-        assert modes == [(not in_eval_mode, False), (True, True)]
+        assert modes == [(True, True), (not in_eval_mode, False), (True, True)]
         assert method.get_submodule(name).training
 
 

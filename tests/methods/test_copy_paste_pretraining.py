@@ -44,6 +44,17 @@ def test_each_prediction_is_its_own_reference_and_both_parts_weigh_alike(make_st
         assert pair.weight == 1.0
 
 
+def test_mixtures_may_be_judged_as_a_whole(make_stage: Any, batch: Any) -> None:
+    step = make_stage(apart=False).pairs(batch, 0)
+    (pair,) = step.pairs
+    assert (pair.name, pair.mask, pair.weight) == ("own", None, 1.0)
+    label, inside = batch["labeled"]["label"], make_stage(apart=False)
+    assert pair.prediction is step.prediction
+    assert pair.reference is step.prediction
+    assert ((pair.target == label) | (pair.target == label.roll(-1, dims=0))).all()
+    assert set(inside(batch, 0)[0]) == {"labeled/own"}
+
+
 def test_unlabeled_images_are_not_touched(make_stage: Any, batch: Any) -> None:
     del batch["unlabeled"]
     terms, _ = make_stage()(batch, 0)

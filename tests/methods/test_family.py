@@ -328,7 +328,9 @@ class Slow:
         return [voxels(network(change(self.images[stream]))) for stream in STREAMS]
 
     def teacher_sees_noise(self) -> list[list[Voxel]]:
-        """Both streams in one draw, as the step drew them."""
+        """Both streams in one draw, as the step drew them; the unlabeled one alone where the other's is not read."""
+        if self.kind == "own":
+            return [[], voxels(self.method.teacher(self.noisy(self.images["unlabeled"])))]
         noisy = self.noisy(torch.cat(list(self.images.values())))
         return [voxels(self.method.teacher(part)) for part in noisy.split([len(x) for x in self.images.values()])]
 

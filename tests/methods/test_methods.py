@@ -91,7 +91,7 @@ def test_terms_are_named_by_stream_and_pair(row: Any, losses: str, make_method: 
     assert all(term.ndim == 0 and term.isfinite() for term in terms.values())
 
 
-def test_networks_see_the_images_of_the_row_and_the_prediction_is_that_of_the_first_pass(
+def test_networks_see_the_images_of_the_row_and_the_prediction_is_that_of_the_passes_of_the_row(
     row: Any, make_method: Callable, batch: Batch, play: Callable, images_seen: Callable
 ) -> None:
     """Which images share a pass decides on the statistics of batch norm."""
@@ -105,7 +105,8 @@ def test_networks_see_the_images_of_the_row_and_the_prediction_is_that_of_the_fi
         assert len(seen[name]) == len(expected), name
         assert all(one.equal(other) for one, other in zip(seen[name], expected, strict=True)), name
     torch.manual_seed(3)  # for dropout
-    logits = duplicate(row.sees[row.predicts](batch, mask)[0])[: len(batch["labeled"]["label"])]
+    passes = row.sees[row.predicts](batch, mask)
+    logits = torch.cat([duplicate(passes[i]) for i in row.passes])[: len(batch["labeled"]["label"])]
     torch.testing.assert_close(prediction, logits, rtol=0, atol=0)
 
 
@@ -115,7 +116,7 @@ def test_teachers_see_without_gradient(teacher_row: Any, make_method: Callable, 
     for name in teacher_row.teachers:
         getattr(method, name).register_forward_hook(lambda *_: grad_modes.append(torch.is_grad_enabled()))
     method(batch, 0)
-    assert grad_modes == [False] * len(teacher_row.teachers)
+    assert grad_modes == [False] * sum(len(teacher_row.sees[name](batch)) for name in teacher_row.teachers)
 
 
 def test_steps_seeded_alike_are_equal_and_others_differ_where_the_method_is_random(

@@ -31,6 +31,17 @@ def test_ramp_stays_at_its_maximum(step: int) -> None:
     assert GaussianRamp(100, 0.3)(step) == 0.3
 
 
+@pytest.mark.parametrize("step", [0, 1, 999, 1000, 1001, 30_000])
+def test_ramp_is_zero_before_its_start_and_as_without_one_after_it(step: int) -> None:
+    expected = 0.0 if step < 1000 else GaussianRamp(30_000)(step)
+    assert GaussianRamp(30_000, start=1000)(step) == expected
+
+
+def test_negative_start_is_refused() -> None:
+    with pytest.raises(ValueError, match="start=-1"):
+        GaussianRamp(100, start=-1)
+
+
 @pytest.mark.parametrize("iterations", [0, -5])
 def test_ramp_without_iterations_is_refused(iterations: int) -> None:
     with pytest.raises(ValueError, match=f"iterations={iterations}"):

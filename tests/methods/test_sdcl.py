@@ -161,18 +161,21 @@ def test_each_term_trains_its_student_alone(make: Callable, batch: Any, kind: st
 
 def test_corrections_reach_only_the_voxels_where_the_students_differ(make: Callable, batch: Any) -> None:
     method = make()
-    seen = {}
+    seen: dict[str, list[Tensor]] = {student: [] for student in STUDENTS}
     for student in STUDENTS:
         method.get_submodule(student).register_forward_hook(
-            lambda module, inputs, logits, student=student: seen.update({student: logits})
+            lambda module, inputs, logits, student=student: seen[student].append(logits)
         )
     terms, _ = method(batch, 0)
-    guesses = {student: logits.argmax(1, keepdim=True) for student, logits in seen.items()}
+    assert [len(half) for halves in seen.values() for half in halves] == [2, 1, 2, 1]
+    guesses = {student: torch.cat(halves).argmax(1, keepdim=True) for student, halves in seen.items()}
     differ = guesses["network"] != guesses["second_network"]
     target = torch.stack(mixtures(method, batch)[1])
     for student in STUDENTS:
         for kind, where in (("distance", differ), ("uniform", differ & (guesses[student] != target))):
-            (gradient,) = torch.autograd.grad(terms[f"extra/{kind}_{student}"], seen[student], retain_graph=True)
+            gradient = torch.cat(
+                torch.autograd.grad(terms[f"extra/{kind}_{student}"], seen[student], retain_graph=True)
+            )
             assert gradient.ne(0).any(1, keepdim=True).equal(where)
 
 

@@ -151,9 +151,9 @@ def test_each_dropout_acts_in_training_alone(tiny: VNet3D, half: str) -> None:
     assert tiny(images).equal(tiny(images))
 
 
-def test_convolutions_start_from_kaiming_normal_weights() -> None:
+def test_kaiming_weights_are_normal() -> None:
     torch.manual_seed(0)
-    weight = VNet3D().encoder.blocks[3][1].conv.weight
+    weight = VNet3D(init="kaiming").encoder.blocks[3][1].conv.weight
     assert weight.std().item() == pytest.approx((2 / (128 * 27)) ** 0.5, rel=0.01)
     assert (weight.abs() > 2 * weight.std()).float().mean().item() == pytest.approx(0.0455, abs=0.002)
 
