@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from .command_line import check_command_line, running_config
-from .errors import UserError
+from .errors import UserError, user_mistake
 from .preflight import check_data, check_inference, check_network, check_volumes
 from .stages import start_from
+from .writable import check_writable
 
 __all__ = [
     "UserError",
@@ -15,6 +16,8 @@ __all__ = [
     "check_inference",
     "check_network",
     "check_volumes",
+    "check_writable",
     "running_config",
     "start_from",
+    "user_mistake",
 ]
