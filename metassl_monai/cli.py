@@ -5,12 +5,29 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
+
+
+class Commands(TyperGroup):
+    """The commands, each of which ends a user's mistake in one message."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            from metassl_monai.apps.errors import tell_and_exit
+
+            tell_and_exit(error)
+            raise
+
 
 app = typer.Typer(
+    cls=Commands,
     help="Semi-supervised medical image segmentation, native to MONAI.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -165,6 +182,4 @@ def bundle(
 
 def main() -> None:
     """Run the command."""
-    from metassl_monai.apps.errors import tell_mistakes
-
-    tell_mistakes(app)
+    app()

@@ -188,10 +188,11 @@ def test_command_holds_no_logic() -> None:
         ast.DictComp,
         ast.GeneratorExp,
         ast.Lambda,
-        ast.ClassDef,
     )
     found = [f"line {node.lineno}: {type(node).__name__}" for node in ast.walk(tree) if isinstance(node, logic)]
     assert found == []
+    # the one that ends a mistake in any command in one message
+    assert [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)] == ["Commands"]
     for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
         assert len(function.body) <= 8, f"{function.name} is long for a command that only calls apps"
 

@@ -14,6 +14,7 @@ import metassl_monai
 
 from .command_line import check_command_line
 from .errors import UserError
+from .writable import check_writable
 
 __all__ = ["bundle_command", "bundle_names", "bundle_path", "config_files", "copy_bundle", "run_bundle", "run_command"]
 
@@ -46,12 +47,13 @@ def copy_bundle(name: str, out: Path) -> Path:
     """Copy a bundle to ``out / name``, to change it or to hand it on.
 
     Raises:
-        UserError: when there is no such bundle, or something of its name in ``out``.
+        UserError: when there is no such bundle, something of its name in ``out``, or ``out`` cannot be written to.
     """
     source = bundle_path(name)
     target = out / source.name
     if target.exists():
         raise UserError(f"{target} exists already: choose another folder with --out, or remove it.")
+    check_writable(target)
     shutil.copytree(source, target)
     return target
 

@@ -15,7 +15,7 @@ import monai.bundle
 from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
-from .errors import refuse, tell_root_cause
+from .errors import refuse, silence_mistakes, tell_root_cause
 
 __all__ = ["check_command_line", "running_config", "running_parser", "unknown_ids"]
 
@@ -32,9 +32,10 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         UserError: with one message that names every unknown id and the nearest known one.
     """
     argv = sys.argv if argv is None else argv
-    refuse(unknown_ids(argv))
     if _is_monai_bundle(argv):
         sys.excepthook = tell_root_cause
+        silence_mistakes()
+    refuse(unknown_ids(argv))
 
 
 def running_config() -> Any:

@@ -13,6 +13,7 @@ from metassl_monai.files import nan_for_null, write_json
 from metassl_monai.report import compare_cases
 
 from .errors import UserError
+from .writable import check_writable_file
 
 __all__ = ["compare_evaluations", "verdict", "verdicts"]
 
@@ -40,12 +41,14 @@ def compare_evaluations(
     files = [_table_file(Path(path)) for path in (a, b)]
     tables = [_read_table(file) for file in files]
     _compare_sources(*(table.get("about") or {} for table in tables))
+    if out is not None:
+        _check_out(Path(out), files)
     try:
         rows = compare_cases(nan_for_null(tables[0]["cases"]), nan_for_null(tables[1]["cases"]), metrics)
     except ValueError as error:
         raise UserError(f"A is {files[0]}, B is {files[1]}: {error}.") from None
     if out is not None:
-        _write(Path(out), files, rows)
+        write_json(out, {"a": str(files[0]), "b": str(files[1]), "rows": rows})
     return rows
 
 
@@ -135,10 +138,7 @@ def _compare_sources(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
         )
 
 
-def _write(out: Path, files: Sequence[Path], rows: Sequence[Mapping[str, Any]]) -> None:
+def _check_out(out: Path, files: Sequence[Path]) -> None:
     if out.resolve() in [file.resolve() for file in files]:
         raise UserError(f"--out {out}: is one of the tables that are compared, choose another file.")
-    try:
-        write_json(out, {"a": str(files[0]), "b": str(files[1]), "rows": rows})
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}.") from None
+    check_writable_file(out)

@@ -15,6 +15,7 @@ from metassl_monai.report import summarize
 from .bundles import bundle_path, config_files, run_bundle
 from .errors import UserError
 from .evaluate import evaluate_predictions
+from .writable import check_writable
 
 __all__ = ["run_demo"]
 
@@ -29,10 +30,11 @@ def run_demo(out: Path) -> None:
         out: a new folder for everything that the demo makes.
 
     Raises:
-        UserError: when ``out`` exists, or a step fails.
+        UserError: when ``out`` exists or cannot be written to, or a step fails.
     """
     if out.exists():
         raise UserError(f"{out} exists already: remove it, or choose another folder with --out.")
+    check_writable(out)
     console = Console()
     datalist = make_phantom(out / "data")
     console.print(f"drew 24 hearts in {out / 'data'}, 2 of them labeled for training")

@@ -3,28 +3,46 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
-from metassl_monai.data import DatalistError, Problem
+from monai.apps.utils import get_logger
 
-__all__ = ["UserError", "refuse", "refuse_problems", "tell_mistakes", "tell_root_cause"]
+from metassl_monai.data import Problem
+
+__all__ = [
+    "UserError",
+    "refuse",
+    "refuse_problems",
+    "silence_mistakes",
+    "tell_and_exit",
+    "tell_root_cause",
+    "user_mistake",
+]
 
 _MOST_SHOWN = 20
 
 
-class UserError(SystemExit):
-    """Ends the program with a message and exit status 1, without a traceback.
+class UserError(ValueError):
+    """A mistake of the user's: on a command line one message and exit status 1, elsewhere an exception like any other.
 
-    A ``SystemExit`` because bundles are run by MONAI, which wraps any ``Exception`` of a config expression into a
-    traceback of its own; this passes through.
+    MONAI wraps what is raised inside a config into a ``RuntimeError``, so that a server which runs a bundle finds it
+    with :func:`user_mistake`.
+
+    Args:
+        code: the message; or the exit status of a command that has told its reason itself.
     """
+
+    def __init__(self, code: str | int) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 def refuse(messages: Iterable[str]) -> None:
-    """End the program with all messages at once; go on where there is none.
+    """Raise all messages at once; go on where there is none.
 
     Raises:
         UserError: with the first 20 messages and the number of the others.
@@ -37,7 +55,7 @@ def refuse(messages: Iterable[str]) -> None:
 
 
 def refuse_problems(problems: Iterable[Problem]) -> None:
-    """End the program with all that is wrong with files; go on where nothing is.
+    """Raise all that is wrong with files; go on where nothing is.
 
     Raises:
         UserError: with one line a problem: the file, the cause and the remedy.
@@ -45,27 +63,60 @@ def refuse_problems(problems: Iterable[Problem]) -> None:
     refuse(f"{problem.file}: {problem.cause}: {problem.remedy}" for problem in problems)
 
 
-def tell_mistakes(program: Callable[[], None]) -> None:
-    """Run a program; what is wrong with a datalist ends it in one message too."""
-    try:
-        program()
-    except DatalistError as error:
-        raise UserError(str(error)) from None
+def user_mistake(error: BaseException | None) -> ValueError | None:
+    """Return the mistake at the root of an exception: a ``ValueError`` that this package raised, such as `UserError`.
+
+    MONAI's config machinery wraps one such as "preset=... is unknown" into several exceptions that bury it.
+
+    Args:
+        error: what was caught, for example around ``ConfigWorkflow.run()``.
+
+    Returns:
+        The mistake, whose text is the message; None where something else failed.
+
+    Example:
+        >>> try:
+        ...     refuse(["nowhere: no such folder"])
+        ... except ValueError as error:
+        ...     print(user_mistake(error))
+        Nothing was started:
+          nowhere: no such folder
+    """
+    while error is not None and error.__cause__ is not None:
+        error = error.__cause__
+    return error if isinstance(error, ValueError) and _raised_here(error.__traceback__) else None
+
+
+def tell_and_exit(error: Exception) -> None:
+    """End the program with the message of a mistake and status 1; return where it is none.
+
+    Raises:
+        SystemExit: with the message, or with the exit status of a command that failed.
+    """
+    mistake = user_mistake(error)
+    if mistake is not None:
+        raise SystemExit(mistake.code if isinstance(mistake, UserError) else str(mistake)) from None
 
 
 def tell_root_cause(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print one message for a mistake that this package found under MONAI's config machinery.
-
-    A ``sys.excepthook``: MONAI wraps a ``ValueError`` such as "preset=... is unknown" into several tracebacks
-    that bury it. Anything else is printed whole, as always.
-    """
-    root = error
-    while root.__cause__ is not None:
-        root = root.__cause__
-    if isinstance(root, ValueError) and _raised_here(root.__traceback__):
-        sys.stderr.write(f"{root}\n")
-    else:
+    """Print one message for a mistake, a ``sys.excepthook``. Anything else is printed whole, as always."""
+    mistake = user_mistake(error)
+    if mistake is None:
         sys.__excepthook__(kind, error, trace)
+    else:
+        sys.stderr.write(f"{mistake}\n")
+
+
+def silence_mistakes() -> None:
+    """Keep engines from logging a mistake, with its traceback, that :func:`tell_root_cause` is going to tell."""
+    statistics = get_logger("monai.handlers.StatsHandler")  # passes nothing on to the handlers of the root
+    for place in (statistics, *logging.getLogger().handlers):
+        place.addFilter(_tells_no_mistake)
+
+
+def _tells_no_mistake(record: logging.LogRecord) -> bool:
+    # engines log an exception while they handle it; a warning at such a time tells of something that goes on
+    return record.levelno < logging.ERROR or user_mistake(sys.exc_info()[1]) is None
 
 
 def _raised_here(trace: TracebackType | None) -> bool:

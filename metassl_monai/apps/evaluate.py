@@ -27,6 +27,7 @@ from metassl_monai.metrics import segmentation_metrics
 from metassl_monai.report import case_rows, write_case_table
 
 from .errors import UserError, refuse, refuse_problems
+from .writable import check_writable
 
 __all__ = ["evaluate_predictions", "load_prediction"]
 
@@ -49,11 +50,12 @@ def evaluate_predictions(
         The rows of the table, see :func:`metassl_monai.report.case_rows`.
 
     Raises:
-        UserError: when a file is damaged, or a prediction is missing, has values that are no classes, or is not in the
-            geometry of its annotation.
+        UserError: when ``out`` cannot be written to, a file is damaged, or a prediction is missing, has values that are
+            no classes, or is not in the geometry of its annotation.
     """
     if split not in ("validation", "test"):
         raise UserError(f"--split {split}: choose validation or test.")
+    check_writable(out)
     items = load_datalist(datalist, split, dataset_dir)
     if not items:
         raise UserError(f"{datalist}: its list {split!r} is empty, so there is nothing to evaluate.")

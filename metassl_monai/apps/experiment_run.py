@@ -33,6 +33,7 @@ from .errors import UserError
 from .experiment import Cell, read_experiment, same_runs, select
 from .experiment_pictures import draw_pictures
 from .prepare import prepare_datalist
+from .writable import check_writable
 
 __all__ = ["run_experiment"]
 
@@ -77,12 +78,10 @@ def run_experiment(
     results = out / "results" if results is None else Path(results)
     cells = select(read_experiment(file), rows, labeled, subsets, seeds)
     folder = results / file.stem
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if file.resolve() != (results / file.name).resolve():
-            shutil.copyfile(file, results / file.name)
-    except OSError as error:
-        raise UserError(f"{results}: cannot be written: {error.strerror}.") from None
+    check_writable(out, folder, results.parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    if file.resolve() != (results / file.name).resolve():
+        shutil.copyfile(file, results / file.name)
     missing = [cell for cell in cells if not _is_done(cell, folder)]
     sys.stdout.write(f"{file.stem}: {len(cells)} runs, {len(cells) - len(missing)} of them done\n")
     train = partial(_train, dataset_dir=Path(dataset_dir), out=out, folder=folder)

@@ -6,12 +6,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from metassl_monai.data import DatalistError, check_datalist, check_images, read_datalist
+from metassl_monai.data import DatalistError, check_datalist, check_images, load_datalist, read_datalist, read_label
 from metassl_monai.data.datalist import join_inside, parse_json
 from metassl_monai.finite import first_not_finite
 
@@ -21,18 +22,25 @@ __all__ = ["check_data", "check_inference", "check_network", "check_volumes"]
 
 
 def check_data(
-    datalist: str, dataset_dir: str, lists: Sequence[str], labels: Mapping[str, str], optional: Sequence[str] = ()
+    datalist: str,
+    dataset_dir: str,
+    lists: Sequence[str],
+    labels: Mapping[str, str],
+    keep: str | None = None,
+    needs_unlabeled: bool = True,
 ) -> None:
-    """Stop before anything is trained if a file that training uses is missing, damaged or wrong.
+    """Stop before anything is trained or scored if a file that it uses is missing or wrong, or a list is empty.
 
     Costs one pass over the data.
 
     Args:
         datalist: the datalist file.
         dataset_dir: folder of its images.
-        lists: the lists that the training uses.
+        lists: the lists that are used.
         labels: name of each class value, which must be those of the datalist.
-        optional: those of the lists that may be empty.
+        keep: the network that a training keeps: ``"best"`` needs a validation case with a structure, by which it is
+            chosen; ``"last"`` needs no validation case. None for an evaluation.
+        needs_unlabeled: whether the method needs unlabeled cases.
 
     Raises:
         UserError: with one message that names every file, what is wrong with it, and the remedy.
@@ -41,8 +49,10 @@ def check_data(
     content = read_datalist(datalist)
     if dict(content["labels"]) != dict(labels):
         refuse([f"{datalist}: its labels {content['labels']} are not the config's {labels}: make them equal"])
-    empty = [key for key in lists if not content[key] and key not in optional]
-    refuse([f"{datalist}: the list {key!r} is empty: add cases to it" for key in empty])
+    refuse(_list_mistakes(datalist, content, lists, keep, needs_unlabeled))
+    if keep == "best" and not _has_structure(datalist, dataset_dir, content):
+        cause = "no label of 'validation' has a structure, so no network is the best"
+        refuse([f"{datalist}: {cause}: add a case that has one, or pass --keep last"])
 
 
 def check_inference(ckpt_path: str, dataset_dir: str, datalist: str | None, split: str) -> None:
@@ -61,7 +71,7 @@ def check_inference(ckpt_path: str, dataset_dir: str, datalist: str | None, spli
     """
     messages = []
     if not Path(ckpt_path).is_file():
-        messages.append(f"no network at {ckpt_path}: train first, or pass --ckpt_path FILE.")
+        messages.append(_no_network(ckpt_path))
     if not Path(dataset_dir).is_dir():
         messages.append(f"no folder {dataset_dir}: pass --dataset_dir FOLDER.")
     refuse([*messages, *(_split_mistakes(datalist, split, dataset_dir) if datalist else ())])
@@ -86,16 +96,39 @@ def check_volumes(images: Sequence[str], dataset_dir: str, read: bool = True) ->
 
 
 def check_network(network: nn.Module, ckpt_path: str) -> None:
-    """Stop before anything is segmented if a file does not hold the weights of this very network.
+    """Stop before anything is segmented or scored if a file does not hold the weights of this very network.
 
     Args:
         network: what the config builds.
         ckpt_path: its weights, a state dict or one under the key ``"model"``, as MONAI's ``CheckpointLoader`` takes it.
 
     Raises:
-        UserError: with one message that names the first weight that does not fit.
+        UserError: with one message that says that the file is missing, or names the first weight that does not fit.
     """
     refuse(_weight_mistakes(network, ckpt_path))
+
+
+def _list_mistakes(
+    datalist: str, content: Mapping[str, Any], lists: Sequence[str], keep: str | None, needs_unlabeled: bool
+) -> Iterator[str]:
+    if keep not in (None, "best", "last"):
+        yield f"--keep {keep}: choose best or last"
+    optional = {"validation"} if keep == "last" else set()
+    if not needs_unlabeled and not content["unlabeled"]:
+        optional |= {"unlabeled", "monitor"}  # no case whose label could be hidden
+    for key in lists:
+        if not content[key] and key not in optional:
+            remedy = ", or pass --keep last" if key == "validation" and keep == "best" else ""
+            yield f"{datalist}: the list {key!r} is empty: add cases to it{remedy}"
+
+
+def _has_structure(datalist: str, dataset_dir: str, content: Mapping[str, Any]) -> bool:
+    items = load_datalist(datalist, "validation", dataset_dir)
+    return any(bool(read_label(item["label"], content).any()) for item in items)
+
+
+def _no_network(ckpt_path: str) -> str:
+    return f"no network at {ckpt_path}: train first, or pass --ckpt_path FILE."
 
 
 def _split_mistakes(datalist: str, split: str, dataset_dir: str) -> Iterator[str]:
@@ -122,6 +155,9 @@ def _split_mistakes(datalist: str, split: str, dataset_dir: str) -> Iterator[str
 
 
 def _weight_mistakes(network: nn.Module, ckpt_path: str) -> Iterator[str]:
+    if not Path(ckpt_path).is_file():
+        yield _no_network(ckpt_path)
+        return
     try:
         content = torch.load(ckpt_path, map_location="cpu", weights_only=True)
         found = _shapes(content.get("model", content))

@@ -10,6 +10,7 @@ from pathlib import Path
 from metassl_monai.data import READERS, check_datalist, write_datalist
 
 from .errors import UserError
+from .writable import check_writable_file
 
 __all__ = ["prepare_datalist", "report_problems"]
 
@@ -27,7 +28,8 @@ def prepare_datalist(name: str, source: Path, labeled: int, out: Path, seed: str
             its default.
 
     Raises:
-        UserError: when the data set or the seed is unknown, or the data set does not take an option.
+        UserError: when the data set or the seed is unknown, the data set does not take an option, or ``out`` cannot be
+            written.
     """
     if name not in READERS:
         raise UserError(f"no reader for {name!r}: choose one of {', '.join(sorted(READERS))}.")
@@ -38,6 +40,7 @@ def prepare_datalist(name: str, source: Path, labeled: int, out: Path, seed: str
         raise UserError(
             f"--{key} {given[key]}: {name} has no use for it, as its lists are fixed; leave the option out."
         )
+    check_writable_file(out)
     datalist = READERS[name](source, labeled, seed if seed == "published" else int(seed), **given)
     write_datalist(datalist, out)
     for key, count in datalist["source"]["counts"].items():

@@ -17,14 +17,14 @@ _PASSES_PER_EPOCH = 10_000
 
 
 class PairedDataLoader:
-    """Yield ``{"labeled": batch, "unlabeled": batch}``, ``length`` times an epoch.
+    """Yield ``{"labeled": batch, "unlabeled": batch}``, ``length`` times an epoch; the latter only where there is one.
 
     Each stream keeps its own loader, with its own transforms, batch size and sampler; one that runs out is shuffled
     anew and goes on. Every epoch starts both streams afresh.
 
     Args:
         labeled: loader of the labeled images.
-        unlabeled: loader of the unlabeled images.
+        unlabeled: loader of the unlabeled images; None for a method that needs none.
         length: number of steps in an epoch.
 
     Raises:
@@ -40,14 +40,15 @@ class PairedDataLoader:
         [([0, 1], [2, 3]), ([0, 1], [4, 5]), ([0, 1], [2, 3])]
     """
 
-    def __init__(self, labeled: DataLoader, unlabeled: DataLoader, length: int) -> None:
-        for name, loader in (("labeled", labeled), ("unlabeled", unlabeled)):
-            if len(loader) == 0:
+    def __init__(self, labeled: DataLoader, unlabeled: DataLoader | None, length: int) -> None:
+        self.streams = {"labeled": labeled} if unlabeled is None else {"labeled": labeled, "unlabeled": unlabeled}
+        for name, loader in self.streams.items():
+            # a sampler may promise samples that an empty data set does not have
+            if len(loader) == 0 or len(loader.dataset) == 0:  # type: ignore[arg-type]
                 raise ValueError(
                     f"the {name} stream yields no batch: it has {len(loader.dataset)} samples, "  # type: ignore[arg-type]
                     f"fewer than its batch size {loader.batch_size}. Lower {name}_batch_size or add cases."
                 )
-        self.streams = {"labeled": labeled, "unlabeled": unlabeled}
         self.length = length
         self.epoch = 0
 

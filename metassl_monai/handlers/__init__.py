@@ -13,6 +13,7 @@ from .region_pictures import RegionPictures
 from .saved_config import SavedConfig
 from .seed import SeedEachEpoch
 from .statistics import TrainingStatistics
+from .subject_dice import SubjectDice
 from .tracking import SafeMLFlowHandler
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "SafeMLFlowHandler",
     "SavedConfig",
     "SeedEachEpoch",
+    "SubjectDice",
     "TrainingCheckpoint",
     "TrainingCurves",
     "TrainingPictures",

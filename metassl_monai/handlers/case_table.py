@@ -9,7 +9,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from metassl_monai.metrics import segmentation_metrics
+from metassl_monai.metrics import label_map, segmentation_metrics
 from metassl_monai.report import case_rows, write_case_table
 
 __all__ = ["CaseTable"]
@@ -18,8 +18,8 @@ __all__ = ["CaseTable"]
 class CaseTable:
     """Score every case of an evaluation engine in its own geometry and write the table at the end.
 
-    The engine's postprocessing must leave ``pred`` and ``label`` as one-hot MetaTensors ``(C, *spatial)`` in the
-    geometry of the file, and the items of its data set name their ``case`` and ``subject``.
+    The engine's postprocessing must leave ``pred`` and ``label`` as MetaTensors in the geometry of the file, one-hot
+    ``(C, *spatial)`` or class indices ``(1, *spatial)``; the items of its data set name their ``case`` and ``subject``.
 
     Args:
         directory: where ``cases.csv`` and ``metrics.json`` are written.
@@ -44,9 +44,7 @@ class CaseTable:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             label = output["label"]
             spacing = label.pixdim.tolist() if self.has_spacing else None
-            metrics = segmentation_metrics(
-                output["pred"].argmax(0).cpu().numpy(), label.argmax(0).cpu().numpy(), self.labels, spacing
-            )
+            metrics = segmentation_metrics(label_map(output["pred"]), label_map(label), self.labels, spacing)
             self.rows += case_rows(item["case"], item["subject"], metrics)
 
     def write(self) -> None:

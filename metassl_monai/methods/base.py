@@ -65,9 +65,11 @@ class Method(nn.Module):
 
     Attributes:
         names: the pair names of the labeled and of the unlabeled stream.
+        needs_unlabeled: False where the method uses labeled images alone.
     """
 
     names: ClassVar[dict[str, tuple[str, ...]]]
+    needs_unlabeled: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ class Supervised(Method):
     """
 
     names = {"labeled": ("network",), "unlabeled": ()}
+    needs_unlabeled = False
 
     def pairs(self, batch: Batch, step: int) -> Step:
         """Judge the network's prediction by itself against the annotation."""

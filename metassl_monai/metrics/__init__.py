@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from metassl_monai.metrics.segmentation import METRIC_NAMES, segmentation_metrics
+from metassl_monai.metrics.segmentation import METRIC_NAMES, dice_by_structure, label_map, segmentation_metrics
 from metassl_monai.metrics.surface import surface_distances
 
-__all__ = ["METRIC_NAMES", "segmentation_metrics", "surface_distances"]
+__all__ = ["METRIC_NAMES", "dice_by_structure", "label_map", "segmentation_metrics", "surface_distances"]

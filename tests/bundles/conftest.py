@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
+import itk
+import nibabel
+import numpy as np
 import pytest
 from monai.bundle import ConfigWorkflow
+from PIL import Image
 
+from metassl_monai.apps import user_mistake
 from metassl_monai.apps.bundles import bundle_path, config_files
 from metassl_monai.data import (
     prepare_abdomenct1k,
@@ -84,6 +92,58 @@ def digestpath(tmp_path_factory, write_digestpath):
 def datalist_of(request):
     """The datalist of tiny data that fit a bundle; its folder is that of the data."""
     return lambda bundle: request.getfixturevalue(DATA.get(bundle, "phantom"))
+
+
+@pytest.fixture
+def own_copy(datalist_of, tmp_path):
+    """Copy the tiny data of a bundle, whose files a test may exchange, and return the datalist of the copy."""
+
+    def copy(bundle):
+        return Path(shutil.copytree(datalist_of(bundle).parent, tmp_path / "data")) / "datalist.json"
+
+    return copy
+
+
+def erased(label, values):
+    return np.where(np.isin(label, values) if values else label >= 0, 0, label).astype(label.dtype)
+
+
+@pytest.fixture
+def erase():
+    """Set all of a label file, or some of its values, to the background."""
+
+    def change(file, *values):
+        if file.suffix == ".jpg":
+            Image.fromarray(erased(np.asarray(Image.open(file)), values)).save(file)
+        elif file.suffix == ".nrrd":
+            image = itk.imread(str(file))
+            itk.array_view_from_image(image)[:] = erased(itk.array_view_from_image(image), values)
+            itk.imwrite(image, str(file))
+        else:
+            image = nibabel.load(file)
+            label = erased(np.asarray(image.dataobj), values)
+            nibabel.save(nibabel.Nifti1Image(label, image.affine), file)
+
+    return change
+
+
+@pytest.fixture
+def refusal():
+    """Run a workflow and give the message that it is refused with; None where it runs to its end."""
+
+    def run(workflow, run_id="run"):
+        workflow.run_id = run_id
+        workflow.initialize()
+        try:
+            workflow.run()
+        except RuntimeError as error:
+            mistake = user_mistake(error)
+            if mistake is None:
+                raise
+            return str(mistake)
+        return None
+
+    return run
 
 
 @pytest.fixture

@@ -109,13 +109,11 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_bad_data_stop_a_training_with_one_message(damage, data, workflow, tmp_path):
+def test_bad_data_stop_a_training_with_one_message(damage, data, workflow, refusal, tmp_path):
     damage(data)
     file, cause = DAMAGES[damage]
     training = workflow(ACDC, ["train"], dataset_dir=str(data), datalist=str(data / "datalist.json"))
-    with pytest.raises(UserError) as error:
-        training.initialize()
-    message = str(error.value)
+    message = refusal(training)
     assert file in message
     assert cause in message
     assert "Nothing was started" in message
@@ -152,7 +150,11 @@ def test_a_mistake_deep_in_the_config_is_one_message_too(phantom, tmp_path):
     assert "preset='papers' is unknown: choose one of ['paper'," in result.stderr
 
 
-@pytest.mark.parametrize("mistake", [["--iteration", "3"], ["--preset", "papers"]], ids=lambda value: value[0])
+@pytest.mark.parametrize(
+    "mistake",
+    [["--iteration", "3"], ["--preset", "papers"], ["--datalist", "nowhere.json"], ["--output_dir", "/dev/null/out"]],
+    ids=lambda value: value[0],
+)
 def test_a_refused_run_leaves_nothing_of_its_tracking(mistake, phantom, tmp_path):
     tracking = ["--tracking", str(bundle_path(ACDC) / "configs" / "tracking.json")]
     result = bundle_run(["--dataset_dir", str(phantom.parent), "--output_dir", "out", *tracking, *mistake], tmp_path)
@@ -162,20 +164,55 @@ def test_a_refused_run_leaves_nothing_of_its_tracking(mistake, phantom, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["train", "inference", "evaluate"])
+def test_an_output_that_cannot_be_written_is_told_before_the_data_are_read(name, data, workflow, refusal, tmp_path):
+    truncated(data)
+    (tmp_path / "file").write_text("x")
+    network = tmp_path / "model.pt"
+    torch.save(UNet2D(1, 4, features=(4, 8, 16, 32, 64)).state_dict(), network)
+    names = ["train", "evaluate"] if name == "evaluate" else [name]
+    given = {} if name == "train" else {"ckpt_path": str(network), "split": "validation"}
+    ids = {"dataset_dir": str(data), "datalist": str(data / "datalist.json"), **given}
+    for place in (str(tmp_path / "file"), "/dev/null/out", "/proc/out"):
+        message = refusal(workflow(ACDC, names, "infer" if name == "inference" else "train", **ids, output_dir=place))
+        assert f"  {place}" in message
+        assert "cannot be written: " in message
+        assert len(message.splitlines()) == 2
+    assert (tmp_path / "file").read_text() == "x"
+
+
+EVALUATION_DAMAGES = {
+    missing_label: ("labels/phantom001.nii.gz", "missing"),
+    truncated: ("images/phantom001.nii.gz", "cannot be read"),
+    other_labels: ("datalist.json", "are not the config's"),
+    no_datalist: ("datalist.json", "missing"),
+}
+
+
+def to_validation(datalist):
+    datalist["validation"], datalist["labeled"] = datalist["labeled"], datalist["validation"]
+
+
+@pytest.mark.parametrize("damage", EVALUATION_DAMAGES, ids=lambda damage: damage.__name__)
+def test_bad_data_stop_an_evaluation_with_one_message(damage, data, workflow, refusal, tmp_path):
+    edit_datalist(data, to_validation)
+    damage(data)
+    network = tmp_path / "model.pt"
+    torch.save(UNet2D(1, 4, features=(4, 8, 16, 32, 64)).state_dict(), network)
+    ids = {"dataset_dir": str(data), "datalist": str(data / "datalist.json"), "ckpt_path": str(network)}
+    message = refusal(workflow(ACDC, ["train", "supervised", "evaluate"], **ids), "evaluating")
+    refused(message, *EVALUATION_DAMAGES[damage], tmp_path=tmp_path)
+
+
 @pytest.fixture
-def infer(data, workflow, tmp_path):
-    """Initialize an inference with a network of the tiny size; give the message that it is refused with."""
+def infer(data, workflow, refusal, tmp_path):
+    """Run an inference with a network of the tiny size; give the message that it is refused with."""
     network = tmp_path / "model.pt"
     torch.save(UNet2D(1, 4, features=(4, 8, 16, 32, 64)).state_dict(), network)
 
     def run(**overrides):
         ids = {"dataset_dir": str(data), "datalist": str(data / "datalist.json"), "ckpt_path": str(network)}
-        inference = workflow(ACDC, ["inference"], "infer", **{**ids, "split": "labeled", **overrides})
-        try:
-            inference.initialize()
-        except UserError as error:
-            return str(error)
-        return None
+        return refusal(workflow(ACDC, ["inference"], "infer", **{**ids, "split": "labeled", **overrides}))
 
     return run
 
@@ -260,9 +297,12 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.__name__)
-def test_a_wrong_network_stops_an_inference_with_one_message(network, infer, tmp_path):
+def test_a_wrong_network_stops_an_inference_and_an_evaluation(network, infer, data, workflow, refusal, tmp_path):
     path = network(tmp_path)
     refused(infer(ckpt_path=str(path)), str(path), NETWORKS[network], tmp_path=tmp_path)
+    ids = {"dataset_dir": str(data), "datalist": str(data / "datalist.json"), "ckpt_path": str(path)}
+    message = refusal(workflow(ACDC, ["train", "supervised", "evaluate"], **ids), "evaluating")
+    refused(message, str(path), NETWORKS[network], tmp_path=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +324,8 @@ def test_sound_images_pass_and_reading_them_can_be_left_out(data, infer):
     assert infer() is None
     assert infer(datalist=None, image_pattern="images/*.nii.gz") is None
     truncated(data)
-    assert infer(check_data=False) is None
+    with pytest.raises(RuntimeError):  # of the reader, since nothing was checked
+        infer(check_data=False)
 
 
 def test_the_command_line_of_inference_says_it_without_a_traceback(data, tmp_path):

@@ -85,13 +85,13 @@ def test_no_training_config_can_read_the_test_list(bundle):
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_inference_needs_only_monai_and_our_networks(bundle):
-    """All but `initialize`, which MONAI Label and Deploy do not run; a failing import harms only where it is used."""
+    """All but `initialize` and `checks`, which MONAI Label and Deploy do not run; a failing import harms no others."""
     config = read(bundle, "inference")
-    checks = {"check_command_line", "check_inference", "check_network", "check_volumes"}
+    checks = {"check_command_line", "check_inference", "check_network", "check_volumes", "check_writable"}
     imports = {statement: statement.split()[-1] for statement in config.pop("imports")}
     assert {name for statement, name in imports.items() if " metassl_monai.apps " in statement} == checks
     assert set(imports.values()) - checks <= {"glob", "os", "torch", "Image"}
-    del config["initialize"]
+    del config["initialize"], config["checks"]
     text = json.dumps(config)
     assert set(re.findall(r"metassl_monai\.(\w+)", text.replace(config["_desc_"], ""))) == {"networks"}
     assert not [name for name in checks if f"{name}(" in text]

@@ -8,7 +8,6 @@ import json
 import pytest
 import torch
 
-from metassl_monai.apps import UserError
 from metassl_monai.apps.bundles import bundle_names, bundle_path
 from metassl_monai.networks import MeanOfTwo
 
@@ -58,9 +57,8 @@ def test_training_evaluation_and_inference_use_the_same_two_networks(bundle, met
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_inference_without_the_overlay_refuses_two_networks(method, workflow, run, tmp_path):
+def test_inference_without_the_overlay_refuses_two_networks(method, workflow, refusal, run, tmp_path):
     run("phantom_segmentation", ["train", method])
     model = tmp_path / "out" / "models" / "model.pt"
     inference = workflow("phantom_segmentation", ["inference"], "infer", ckpt_path=str(model), split="validation")
-    with pytest.raises(UserError, match="give the overlays and ids that it was trained with"):
-        inference.initialize()
+    assert "give the overlays and ids that it was trained with" in refusal(inference)

@@ -105,6 +105,19 @@ def test_stream_without_a_batch_is_refused_with_its_numbers(name: str) -> None:
         PairedDataLoader(**loaders, length=2)
 
 
+def test_an_unlabeled_stream_may_be_left_out() -> None:
+    steps = list(PairedDataLoader(DataLoader(LABELED, batch_size=2), None, length=3))
+    assert [list(step) for step in steps] == [["labeled"]] * 3
+    assert [step["labeled"].tolist() for step in steps] == [[0, 1], [2, 3], [0, 1]]
+
+
+def test_an_empty_data_set_is_refused_whatever_its_sampler_promises() -> None:
+    sampler = torch.utils.data.RandomSampler([], num_samples=4)
+    empty = DataLoader([], batch_size=2, sampler=sampler)
+    with pytest.raises(ValueError, match="the unlabeled stream yields no batch: it has 0 samples"):
+        PairedDataLoader(DataLoader(LABELED, batch_size=2), empty, length=2)
+
+
 class RecordingSampler(DistributedSampler):
     """Notes each ``set_epoch`` and each pass."""
 
