@@ -11,6 +11,7 @@ from .acdc import prepare_acdc
 from .brats2019 import prepare_brats2019
 from .check import Problem, check_datalist, check_images
 from .datalist import DatalistError, load_datalist, read_datalist, validate_datalist, write_datalist
+from .dicom import SeriesReader, series_error
 from .digestpath import prepare_digestpath
 from .heart_box import labeled_box
 from .la import prepare_la
@@ -25,6 +26,7 @@ __all__ = [
     "READERS",
     "DatalistError",
     "Problem",
+    "SeriesReader",
     "SliceDataset",
     "TileDataset",
     "check_datalist",
@@ -42,6 +44,7 @@ __all__ = [
     "prepare_pancreas_ct",
     "read_datalist",
     "reoriented",
+    "series_error",
     "validate_datalist",
     "write_datalist",
 ]
