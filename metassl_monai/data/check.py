@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from tqdm import tqdm
 
+from .aliases import alias_errors
 from .datalist import LISTS, DatalistError, datalist_errors, join_inside, parse_json, path_error
 from .label_values import classes_by_value, foreign_values, label_value_mistakes, map_label_values
 from .orientation import orientation_mistakes, reoriented
@@ -55,7 +56,8 @@ def check_datalist(
     non-finite or singular affine. A label is also wrong if its shape or affine (tolerance 1e-3) is not the image's,
     if a value is not an integer or stands for none of the ``labels`` (as it is, or by the datalist's ``label_values``
     or ``label_threshold``), and in ``labeled`` if it is all background. With an ``orientation`` in the datalist, shapes
-    and affines are compared after both were turned into it. An image may be the folder of a DICOM series.
+    and affines are compared after both were turned into it. An image may be the folder of a DICOM series. A file that
+    two items name by links, and an image for validation or testing that is a copy of another, are wrong in any list.
 
     Args:
         path: the datalist.
@@ -79,6 +81,8 @@ def check_datalist(
     problems += [Problem(os.fspath(path), f"has no list {key!r}", f"use {', '.join(LISTS)}") for key in unknown]
     if not os.path.isdir(dataset_dir):
         return [*problems, Problem(os.fspath(dataset_dir), "the folder is missing", "correct `dataset_dir`")]
+    if isinstance(datalist, dict):
+        problems += [Problem(*error.args) for error in alias_errors(datalist, dataset_dir)]
     cases = _cases(datalist, lists or LISTS) if isinstance(datalist, dict) else []
     classes = _classes(datalist) if cases else None
     threshold = datalist.get("label_threshold") if classes else None
