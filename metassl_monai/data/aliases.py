@@ -76,20 +76,28 @@ def _error(first: Named, other: Named, relation: str) -> DatalistError:
 
 
 def _named(datalist: Mapping[str, Any], root: str | os.PathLike[str]) -> Iterator[Named]:
-    """Yield every path once, images first; those that the structure of a datalist forbids are reported elsewhere."""
-    seen = set()
-    for field in ("image", "label"):
-        for key in LISTS:
-            items = datalist.get(key)
-            for number, item in enumerate(items if isinstance(items, list) else ()):
-                path = item.get(field) if isinstance(item, dict) else None
-                if not isinstance(path, str) or not path or path_error(path) or one_spelling(path) in seen:
-                    continue
-                seen.add(one_spelling(path))
-                try:
-                    yield Named(path, key, number, field, join_inside(root, path))
-                except DatalistError:
-                    continue
+    """Yield every path once, images first; what the structure of a datalist forbids is reported elsewhere."""
+    images, labels = (_first_items(datalist, field) for field in ("image", "label"))
+    # A label that is also named as an image is reported there, and is not compared with the other labels.
+    fields = {"image": {path: item for path, item in images.items() if path not in labels}, "label": labels}
+    for field, items in fields.items():
+        for path, (key, number) in items.items():
+            try:
+                yield Named(path, key, number, field, join_inside(root, path))
+            except DatalistError:
+                continue
+
+
+def _first_items(datalist: Mapping[str, Any], field: str) -> dict[str, tuple[str, int]]:
+    """Return the first list and item that name each path, in the order of the lists."""
+    found: dict[str, tuple[str, int]] = {}
+    for key in LISTS:
+        items = datalist.get(key)
+        for number, item in enumerate(items if isinstance(items, list) else ()):
+            path = item.get(field) if isinstance(item, dict) else None
+            if isinstance(path, str) and path and path_error(path) is None:
+                found.setdefault(one_spelling(path), (key, number))
+    return found
 
 
 def _copies(named: list[Named]) -> list[list[Named]]:

@@ -117,6 +117,15 @@ def test_an_image_may_not_be_its_label(dataset: Path) -> None:
     assert _problems(dataset) == [(f"labels/{VALIDATION}", cause)]
 
 
+def test_a_label_that_is_named_as_an_image_is_one_problem(dataset: Path) -> None:
+    _link(shutil.copy, "labels", LABELED, VALIDATION)(dataset)
+    datalist = json.loads((dataset / "datalist.json").read_text())
+    datalist["validation"][0]["image"] = datalist["validation"][0]["label"]
+    (dataset / "datalist.json").write_text(json.dumps(datalist))
+    cause = f"labels/{VALIDATION} is named as an image and as a label"
+    assert _problems(dataset) == [("datalist.json", cause)]
+
+
 def test_a_linked_folder_is_seen_through(dataset: Path) -> None:
     (dataset / "again").symlink_to("images")
     datalist = json.loads((dataset / "datalist.json").read_text())
