@@ -12,7 +12,16 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from metassl_monai.data import DatalistError, check_datalist, check_images, load_datalist, read_datalist, read_label
+from metassl_monai.data import (
+    DatalistError,
+    check_datalist,
+    check_images,
+    load_datalist,
+    prediction_mistakes,
+    read_datalist,
+    read_label,
+)
+from metassl_monai.data.check import Kind
 from metassl_monai.data.datalist import join_inside, parse_json
 from metassl_monai.finite import first_not_finite
 
@@ -28,6 +37,7 @@ def check_data(
     labels: Mapping[str, str],
     keep: str | None = None,
     needs_unlabeled: bool = True,
+    kind: Kind = "volume",
 ) -> None:
     """Stop before anything is trained or scored if a file that it uses is missing or wrong, or a list is empty.
 
@@ -41,11 +51,12 @@ def check_data(
         keep: the network that a training keeps: ``"best"`` needs a validation case with a structure, by which it is
             chosen; ``"last"`` needs no validation case. None for an evaluation.
         needs_unlabeled: whether the method needs unlabeled cases.
+        kind: what the network takes, ``"volume"`` or ``"picture"``.
 
     Raises:
         UserError: with one message that names every file, what is wrong with it, and the remedy.
     """
-    refuse_problems(check_datalist(datalist, dataset_dir, lists=lists, progress=True))
+    refuse_problems(check_datalist(datalist, dataset_dir, lists=lists, progress=True, kind=kind))
     content = read_datalist(datalist)
     if dict(content["labels"]) != dict(labels):
         refuse([f"{datalist}: its labels {content['labels']} are not the config's {labels}: make them equal"])
@@ -77,13 +88,23 @@ def check_inference(ckpt_path: str, dataset_dir: str, datalist: str | None, spli
     refuse([*messages, *(_split_mistakes(datalist, split, dataset_dir) if datalist else ())])
 
 
-def check_volumes(images: Sequence[str], dataset_dir: str, read: bool = True) -> None:
-    """Stop before anything is segmented if there is no image, or one is damaged or outside the data folder.
+def check_volumes(
+    images: Sequence[str],
+    dataset_dir: str,
+    predictions: str,
+    datalist: str | None = None,
+    read: bool = True,
+    kind: Kind = "volume",
+) -> None:
+    """Stop before anything is segmented if there is no image, or one is damaged, or a prediction would hide a file.
 
     Args:
         images: the images to segment.
         dataset_dir: the folder that must hold them; predictions are put into the same sub-folders.
+        predictions: the folder of the predictions.
+        datalist: a datalist file, whose annotations no prediction may overwrite.
         read: read every image to its end, which costs one pass over the data.
+        kind: what the network takes, ``"volume"`` or ``"picture"``.
 
     Raises:
         UserError: with one message that names every file, what is wrong with it, and the remedy.
@@ -91,8 +112,10 @@ def check_volumes(images: Sequence[str], dataset_dir: str, read: bool = True) ->
     advice = "pass --dataset_dir FOLDER, with --datalist FILE or --image_pattern GLOB."
     refuse([] if images else [f"no images in {dataset_dir}: {advice}"])
     refuse(_outside(dataset_dir, (os.path.abspath(image) for image in images)))
+    labels = [os.path.join(dataset_dir, path) for path in _named(datalist, "label")] if datalist else []
+    refuse(prediction_mistakes(images, dataset_dir, predictions, labels))
     if read:
-        refuse_problems(check_images(tqdm(images, desc="checking", unit="image")))
+        refuse_problems(check_images(tqdm(images, desc="checking", unit="image"), kind))
 
 
 def check_network(network: nn.Module, ckpt_path: str) -> None:
@@ -152,6 +175,13 @@ def _split_mistakes(datalist: str, split: str, dataset_dir: str) -> Iterator[str
     for path in (os.path.join(dataset_dir, image) for image in images):
         if not os.path.exists(path):
             yield f"{path}: the file is missing: add it or take the case out of the datalist"
+
+
+def _named(datalist: str, field: str) -> list[str]:
+    """Return what the items of all lists of any datalist name as image or label."""
+    lists = [items for items in parse_json(datalist).values() if isinstance(items, list)]
+    items = [item for items in lists for item in items if isinstance(item, dict)]
+    return [item[field] for item in items if isinstance(item.get(field), str)]
 
 
 def _weight_mistakes(network: nn.Module, ckpt_path: str) -> Iterator[str]:

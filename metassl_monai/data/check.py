@@ -13,7 +13,9 @@ import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
+from .aliases import alias_errors
 from .datalist import LISTS, DatalistError, datalist_errors, join_inside, parse_json, path_error
+from .dicom import series_error
 from .geometry import SAME_GRID, grid_distance
 from .label_values import label_classes, label_mistake, label_value_mistakes
 from .orientation import orientation_mistakes, reoriented
@@ -60,7 +62,8 @@ def check_datalist(
     than 1 % of a voxel beside the image's, if a value is not an integer or stands for none of the ``labels`` (as it is,
     or by the datalist's ``label_values`` or ``label_threshold``), and in ``labeled`` if it is all background. With an
     ``orientation`` in the datalist, shapes and affines are compared after both were turned into it. An image may be the
-    folder of a DICOM series.
+    folder of a DICOM series, and is wrong if its slices are not one evenly spaced volume. A file that two items name by
+    links, and an image for validation or testing that is a copy of another, are wrong in any list.
 
     Args:
         path: the datalist.
@@ -85,6 +88,8 @@ def check_datalist(
     problems += [Problem(os.fspath(path), f"has no list {key!r}", f"use {', '.join(LISTS)}") for key in unknown]
     if not os.path.isdir(dataset_dir):
         return [*problems, Problem(os.fspath(dataset_dir), "the folder is missing", "correct `dataset_dir`")]
+    if isinstance(datalist, dict):
+        problems += [Problem(*error.args) for error in alias_errors(datalist, dataset_dir)]
     cases = _cases(datalist, lists or LISTS) if isinstance(datalist, dict) else []
     # a structure that is wrong itself tells no classes and no orientation to compare with
     known = datalist if cases and not any(_mistakes(datalist)) else None
@@ -156,7 +161,7 @@ def _load(file: str, kind: Kind | None) -> tuple[MetaTensor | None, list[Problem
         return None, [Problem(file, "the file is missing", "add it or take the case out of the datalist")]
     try:
         # A 4D film can be many gigabytes, so that its header is read before its voxels.
-        unusable = list(_header_problems(file)) if is_nifti(file) else []
+        unusable = list(_header_problems(file))
         if unusable:
             return None, unusable
         image = read_scan(file)
@@ -173,6 +178,15 @@ def _load(file: str, kind: Kind | None) -> tuple[MetaTensor | None, list[Problem
 
 
 def _header_problems(file: str) -> Iterator[Problem]:
+    if os.path.isdir(file):
+        error = series_error(file)
+        if error:
+            yield Problem(*error.args)
+    elif is_nifti(file):
+        yield from _nifti_problems(file)
+
+
+def _nifti_problems(file: str) -> Iterator[Problem]:
     image: Any = nibabel.load(file)
     dtype = image.get_data_dtype()
     if dtype.kind not in "biuf":

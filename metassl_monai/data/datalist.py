@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import posixpath
-from collections.abc import Collection, Iterator
-from itertools import combinations
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from metassl_monai.files import atomic_write
 
+from .duplicates import duplicate_mistakes
 from .label_values import label_value_mistakes
 from .orientation import orientation_mistakes
 
@@ -69,8 +68,9 @@ def validate_datalist(datalist: Any, where: StrPath) -> None:
 
     Raises:
         DatalistError: for a missing or malformed list, ``labels`` or item, malformed ``label_values`` or
-            ``orientation``, a subject or an image in two lists, a label on an unlabeled item, a path that may leave the
-            folder of the data set, or no labeled case.
+            ``orientation``, a subject, file or case in two lists, a file or case in two items of one list, a file
+            that is image and label, a label on an unlabeled item, a path that may leave the folder of the data set, or
+            no labeled case.
     """
     for error in datalist_errors(datalist, where):
         raise error
@@ -179,8 +179,7 @@ def datalist_errors(datalist: Any, where: StrPath) -> Iterator[DatalistError]:
         yield from (DatalistError(where, cause, remedy) for cause, remedy in mistakes(datalist))
     for key in LISTS:
         yield from _list_errors(datalist.get(key), key, where)
-    yield from _overlap_errors(datalist, where)
-    yield from _monitor_errors(datalist, where)
+    yield from (DatalistError(where, cause, remedy) for cause, remedy in duplicate_mistakes(datalist))
 
 
 def path_error(path: str) -> str | None:
@@ -238,36 +237,3 @@ def _item_errors(item: Any, key: str, name: str, where: StrPath) -> Iterator[Dat
             yield DatalistError(
                 where, f"the `{field}` of {name}, {item[field]}, {reason}", "write it relative to the dataset folder"
             )
-
-
-def _overlap_errors(datalist: dict[str, Any], where: StrPath) -> Iterator[DatalistError]:
-    for one, other in combinations(LISTS[:-1], 2):
-        for field in ("subject", "image", "label"):
-            shared = _values(datalist, one, field) & _values(datalist, other, field)
-            if shared:
-                cause = f"`{one}` and `{other}` share {field} {_enumerate(shared)}"
-                yield DatalistError(where, cause, f"keep each {field} in one list only")
-                break
-
-
-def _monitor_errors(datalist: dict[str, Any], where: StrPath) -> Iterator[DatalistError]:
-    for field in ("subject", "image"):
-        strangers = _values(datalist, "monitor", field) - _values(datalist, "unlabeled", field)
-        if strangers:
-            cause = f"`monitor` has {field} {_enumerate(strangers)}, which `unlabeled` has not"
-            yield DatalistError(where, cause, "keep only the hidden labels of unlabeled cases in `monitor`")
-            break
-
-
-def _values(datalist: dict[str, Any], key: str, field: str) -> set[str]:
-    items = datalist.get(key)
-    if not isinstance(items, list):
-        return set()
-    values = {item[field] for item in items if isinstance(item, dict) and isinstance(item.get(field), str)}
-    # `a/./b` is the file `a/b`
-    return {posixpath.normpath(value) for value in values} if field in ("image", "label") else values
-
-
-def _enumerate(names: Collection[str]) -> str:
-    first = ", ".join(sorted(names)[:5])
-    return first if len(names) <= 5 else f"{first} and {len(names) - 5} more"

@@ -21,6 +21,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImage, LoadImaged
 from monai.utils import ensure_tuple
 
 from .datalist import DatalistError, parse_json, read_datalist
+from .dicom import SeriesReader
 from .geometry import SAME_GRID, grid_distance
 from .label_values import label_classes
 from .orientation import AXES, reoriented
@@ -89,7 +90,7 @@ class _NiftiReader(NibabelReader):
 
 def _reader(file: StrPath) -> ImageReader:
     if Path(file).is_dir():
-        return ITKReader()
+        return SeriesReader()
     if is_nifti(file):
         return _NiftiReader()
     return PILReader() if is_picture(file) else ITKReader()

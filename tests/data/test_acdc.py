@@ -25,7 +25,9 @@ def _add_patient(training: Path, name: str) -> None:
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 2, 3), np.int16), np.eye(4)), folder / f"{name}_4d.nii.gz")
     label = np.arange(32, dtype=np.uint8).reshape(4, 4, 2) % 4
     for frame in ("frame01", "frame09"):
-        nibabel.save(nibabel.Nifti1Image(label.astype(np.int16), np.eye(4)), folder / f"{name}_{frame}.nii.gz")
+        # of each frame its own, since a copy of an image must not be tested on
+        image = label + np.int16(10 * int(name[-3:]) + int(frame[-2:]))
+        nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), folder / f"{name}_{frame}.nii.gz")
         nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), folder / f"{name}_{frame}_gt.nii.gz")
 
 

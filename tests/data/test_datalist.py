@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from metassl_monai.data import DatalistError, load_datalist, read_datalist, validate_datalist, write_datalist
+from metassl_monai.data.datalist import datalist_errors
 
 Datalist = dict[str, Any]
 
@@ -67,6 +68,20 @@ DAMAGES = [
     (_put("test", [_item("c")]), "`unlabeled` and `test` share subject c"),
     (_change("validation", "image", "images/a.nii.gz"), "`labeled` and `validation` share image images/a.nii.gz"),
     (_put("monitor", [_item("d")]), "`monitor` has subject d"),
+    (_put("test", [_item("e"), _item("e")]), "`test` has two items with the image images/e.nii.gz"),
+    (_put("unlabeled", [_item("b", label=False)] * 2), "`unlabeled` has two items with the image images/b.nii.gz"),
+    (_put("monitor", [_item("b")] * 2), "`monitor` has two items with the image images/b.nii.gz"),
+    (
+        _put("test", [_item("e"), _item("f") | {"label": "labels//e.nii.gz"}]),
+        "`test` has two items with the label labels/e.nii.gz",
+    ),
+    (_put("test", [_item("e"), _item("f") | {"case": "e"}]), "`test` has two items with the case e"),
+    (_put("test", [_item("e") | {"case": "a"}]), "`labeled` and `test` share case a"),
+    (_put("test", [_item("e") | {"case": "b"}]), "`unlabeled` and `test` share case b"),
+    (_put("test", [_item("e") | {"label": "labels/b.nii.gz"}]), "`test` and `monitor` share label labels/b.nii.gz"),
+    (_put("test", [_item("e") | {"image": "images\\a.nii.gz"}]), "`labeled` and `test` share image images/a.nii.gz"),
+    (_change("validation", "image", "labels/d.nii.gz"), "labels/d.nii.gz is named as an image and as a label"),
+    (_change("validation", "label", "images/b.nii.gz"), "images/b.nii.gz is named as an image and as a label"),
     (_change("labeled", "image", "/data/a.nii.gz"), "/data/a.nii.gz, is absolute"),
     (_change("labeled", "image", "C:\\data\\a.nii.gz"), "is absolute"),
     (_change("labeled", "label", "labels/../../a.nii.gz"), "has a '..' in it"),
@@ -93,6 +108,20 @@ def test_each_damage_is_refused_with_file_cause_and_remedy(
 
 
 def test_sound_datalist_passes(datalist: Datalist) -> None:
+    validate_datalist(datalist, "tiny.json")
+
+
+def test_one_mistake_is_one_error_and_two_are_two(datalist: Datalist) -> None:
+    datalist["test"] = [_item("a"), _item("e"), _item("f") | {"case": "e"}, _item("g"), _item("g")]
+    assert [error.args[1] for error in datalist_errors(datalist, "tiny.json")] == [
+        "`labeled` and `test` share subject a",
+        "`test` has two items with the image images/g.nii.gz",
+        "`test` has two items with the case e",
+    ]
+
+
+def test_a_subject_may_have_several_cases_in_one_list(datalist: Datalist) -> None:
+    datalist["test"] = [_item("e"), _item("f") | {"subject": "e"}]
     validate_datalist(datalist, "tiny.json")
 
 
