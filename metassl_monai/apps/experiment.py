@@ -83,8 +83,9 @@ def read_experiment(path: str | Path) -> list[Cell]:
     (``"plain"`` for the method's own losses) and, where they do not tell it from the others, a ``name``. ``overlays``
     and ``overrides`` (config ids with their values) may stand at the top, for all rows, in ``methods`` under the name
     of a method, and in a row; the later ones win. Overlays at the top are for inference, too; a method whose exported
-    network is another than the bundle's names those that build it in ``inference``. ``baselines`` names the presets
-    with which the tables compare every row of a method, ``["plain", "paper"]`` if left out.
+    network is another than the bundle's names those that build it in ``inference``. ``baselines`` names
+    what the tables compare every row with: rows, and presets, which mean the row's method with that preset;
+    ``["plain", "paper"]`` if left out.
 
     Args:
         path: the file; its name without ``.json`` is the name of the experiment.

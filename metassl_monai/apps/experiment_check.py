@@ -89,9 +89,11 @@ def _wrong_values(content: Mapping[str, Any]) -> Iterator[str]:
     for subset in content["subsets"]:
         if str(subset) != "published" and not str(subset).isdigit():
             yield f"subset {subset!r} is none: give 'published' or a number."
-    for preset in (*content.get("baselines", ()), *(row["preset"] for row in content["rows"])):
-        yield from _unknown("preset", preset, ("plain", *PRESETS))
     names = [row_name(row) for row in content["rows"]]
+    for row in content["rows"]:
+        yield from _unknown("preset", row["preset"], ("plain", *PRESETS))
+    for baseline in content.get("baselines", ()):
+        yield from _unknown("baseline", baseline, ("plain", *PRESETS, *names))
     yield from (f"two rows are called {name!r}: give one a 'name'." for name in set(names) if names.count(name) > 1)
     yield from (f"row name {name!r} names files: use letters, digits and _.-" for name in names if not _plain(name))
     methods = {row["method"] for row in content["rows"]}

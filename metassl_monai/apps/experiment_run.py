@@ -137,7 +137,7 @@ def _train(cell: Cell, dataset_dir: Path, out: Path, folder: Path) -> None:
         write_json(run / "overrides.json", _overrides(cell))
         resume = ["--resume", "True"] if (run / "models" / "checkpoint.pt").is_file() else []
         start = time.monotonic()
-        run_bundle("training", _configs(cell, run), [*_where(run, dataset_dir), *resume, *_tracking(cell, out)])
+        run_bundle("training", _configs(cell, run), [*_where(run, dataset_dir, run), *resume, *_tracking(cell, out)])
         write_json(run / "training.json", {"seconds": round(time.monotonic() - start), "resumed": bool(resume)})
 
 
@@ -147,9 +147,8 @@ def _score(cell: Cell, dataset_dir: Path, out: Path, folder: Path, stored: Path)
     if twin is not None:
         write_run(file, {**twin, "settings": cell.settings()})
     elif (run / "training.json").is_file():
-        evaluate = bundle_path(cell.bundle) / "configs" / "evaluate.json"
-        run_bundle("evaluating", [*_configs(cell, run), evaluate], [*_where(run, dataset_dir), "--split", cell.split])
-        scores = json.loads((run / f"evaluation_{cell.split}" / "metrics.json").read_text(encoding="utf-8"))
+        cases = _evaluate(cell, run, dataset_dir, run / "models" / "model.pt", run)
+        ema_cases = _evaluate(cell, run, dataset_dir, run / "models" / "model_ema.pt", run / "ema")
         datalist = read_datalist(run / "datalist.json")
         about = {
             "settings": cell.settings(),
@@ -157,10 +156,20 @@ def _score(cell: Cell, dataset_dir: Path, out: Path, folder: Path, stored: Path)
             **json.loads((run / "training.json").read_text(encoding="utf-8")),
             "environment": _environment(),
         }
-        write_run(file, {**about, "cases": scores["cases"], "history": read_history(run / "history.csv")})
+        history = read_history(run / "history.csv")
+        write_run(file, {**about, "cases": cases, "ema_cases": ema_cases, "history": history})
     else:  # another process trains it
         return
     sys.stdout.write(_against_stored(file, stored / cell.experiment / file.name))
+
+
+def _evaluate(cell: Cell, run: Path, dataset_dir: Path, network: Path, out: Path) -> list[dict[str, Any]]:
+    """Return the rows of the table of a network's scores."""
+    evaluate = bundle_path(cell.bundle) / "configs" / "evaluate.json"
+    options = [*_where(run, dataset_dir, out), "--ckpt_path", str(network), "--split", cell.split]
+    run_bundle("evaluating", [*_configs(cell, run), evaluate], options)
+    table = out / f"evaluation_{cell.split}" / "metrics.json"
+    return json.loads(table.read_text(encoding="utf-8"))["cases"]
 
 
 @contextmanager
@@ -191,8 +200,8 @@ def _configs(cell: Cell, run: Path) -> list[Path]:
     return [*cell.configs(), run / "overrides.json"]
 
 
-def _where(run: Path, dataset_dir: Path) -> list[str]:
-    return ["--dataset_dir", str(dataset_dir), "--datalist", str(run / "datalist.json"), "--output_dir", str(run)]
+def _where(run: Path, dataset_dir: Path, out: Path) -> list[str]:
+    return ["--dataset_dir", str(dataset_dir), "--datalist", str(run / "datalist.json"), "--output_dir", str(out)]
 
 
 def _tracking(cell: Cell, out: Path) -> list[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .average_network import AverageNetwork
 from .case_table import CaseTable
 from .checkpoint import BestNetwork, LastNetwork, TrainingCheckpoint
 from .hidden_labels import HiddenLabels
@@ -17,6 +18,7 @@ from .subject_dice import SubjectDice
 from .tracking import SafeMLFlowHandler
 
 __all__ = [
+    "AverageNetwork",
     "BestNetwork",
     "CaseTable",
     "HiddenLabels",

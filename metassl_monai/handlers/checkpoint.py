@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 _BEST = ("best_metric", "best_metric_epoch")
 
 
-def _is_first_rank() -> bool:
+def is_first_rank() -> bool:
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
@@ -151,7 +151,7 @@ class TrainingCheckpoint:
     def save(self, engine: Any) -> None:
         """Write the state of the run."""
         epoch, last = engine.state.epoch, engine.state.max_epochs
-        if not _is_first_rank() or (epoch % self.interval != 0 and epoch != last):
+        if not is_first_rank() or (epoch % self.interval != 0 and epoch != last):
             return
         checkpoint = {name: item.state_dict() for name, item in self._all_objects(engine).items()}
         if self.evaluator is not None:
@@ -188,8 +188,8 @@ class BestNetwork:
 
     def save(self, engine: Any) -> None:
         """Write the network if this validation was the best so far."""
-        if _is_first_rank() and engine.state.best_metric_epoch == engine.state.epoch:
-            _save_network(self.network, self.path)
+        if is_first_rank() and engine.state.best_metric_epoch == engine.state.epoch:
+            save_network(self.network, self.path)
 
 
 class LastNetwork:
@@ -216,11 +216,11 @@ class LastNetwork:
 
     def save(self) -> None:
         """Write the network."""
-        if _is_first_rank():
-            _save_network(self.network, self.path, self.record)
+        if is_first_rank():
+            save_network(self.network, self.path, self.record)
 
 
-def _save_network(network: nn.Module, path: Path, record: Mapping[str, Any] | None = None) -> None:
+def save_network(network: nn.Module, path: Path, record: Mapping[str, Any] | None = None) -> None:
     state = network.state_dict()
     refuse_not_finite(state, str(path))
     content = io.BytesIO()

@@ -28,17 +28,17 @@ def by_row(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def dice_table(rows: Mapping[str, Sequence[Run]], baselines: Sequence[str]) -> str:
-    """Dice of each row, and its differences from its method's rows of some presets.
+    """Dice of each row, and its differences from its method's rows of some presets, or from some rows.
 
     Args:
         rows: see :func:`by_row`; of the same number of labeled subjects.
-        baselines: the presets, such as ``"plain"`` and ``"paper"``.
+        baselines: presets or rows, such as ``"plain"`` and ``"supervised-plain"``.
     """
     structures = [name for name in _structures(next(iter(rows.values()))[0]) if name != "mean"]
-    differences = [_comparisons(rows, preset, baselines[:place]) for place, preset in enumerate(baselines)]
+    differences = [_comparisons(rows, name, baselines[:place]) for place, name in enumerate(baselines)]
     head = ["row", "runs", *structures, "mean", "over subjects", "over runs"]
-    for preset in baselines:
-        head += [f"minus {preset}", f"by run ({preset})", f"p ({preset})", f"detectable ({preset})"]
+    for name in baselines:
+        head += [f"minus {name}", f"by run ({name})", f"p ({name})", f"detectable ({name})"]
     body = []
     for name, runs in rows.items():
         scores = [mean_score(run) for run in runs]
@@ -110,16 +110,17 @@ class _Difference(NamedTuple):
     p: float
 
 
-def _comparisons(rows: Mapping[str, Sequence[Run]], preset: str, compared: Sequence[str]) -> dict[str, _Difference]:
-    """Compare each row with its method's row of a preset; p is adjusted for their number.
+def _comparisons(rows: Mapping[str, Sequence[Run]], baseline: str, compared: Sequence[str]) -> dict[str, _Difference]:
+    """Compare each row with the baseline, a row or its method's row of a preset; p is adjusted for their number.
 
-    Rows of the presets ``compared`` are left out: this row has been compared with them.
+    Rows of the baselines ``compared`` are left out: this row has been compared with them.
     """
     found = {}
     for name, runs in rows.items():
-        method = runs[0]["settings"]["method"]
-        differences = _differences(runs, rows.get(f"{method}-{preset}", []))
-        if differences and name not in [f"{method}-{other}" for other in (preset, *compared)]:
+        of_row = [other if other in rows else f"{runs[0]['settings']['method']}-{other}" for other in compared]
+        own = baseline if baseline in rows else f"{runs[0]['settings']['method']}-{baseline}"
+        differences = _differences(runs, rows.get(own, []))
+        if differences and name not in (own, *of_row):
             found[name] = paired_comparison(_subject_means(differences)), [fmean(each.values()) for each in differences]
     adjusted = holm([comparison.p_wilcoxon for comparison, _ in found.values()])
     return {name: _Difference(*both, p) for (name, both), p in zip(found.items(), adjusted, strict=True)}

@@ -30,6 +30,9 @@ adjusted after Holm for the rows of the column, and the smallest difference that
 spread would detect in 80 % of such comparisons. The subjects' spread says nothing of other labeled subsets; the runs'
 does.
 """
+_AVERAGED = """\
+The same networks, but with the exponential moving average of the weights, `models/model_ema.pt` of each run:
+"""
 _EXPLAINED = """\
 What the unlabeled pairs looked like at the end of the training, mean over pairs and runs: the share of voxels in each
 region, how often the reference is right in it (on hidden labels), the pooled Dice of the reference (on hidden labels,
@@ -97,7 +100,8 @@ def _experiment(file: Path) -> str:
     for number, some in _by_number(runs).items():
         rows = by_row(some)
         picture = f"![Mean Dice of each row]({file.parent.name}/{_picture(file, number).name})\n"
-        parts += [f"### {number} labeled\n", picture, dice_table(rows, baselines), _EXPLAINED, pairs_table(rows)]
+        parts += [f"### {number} labeled\n", picture, dice_table(rows, baselines)]
+        parts += [_AVERAGED, dice_table(by_row(map(_averaged, some)), baselines), _EXPLAINED, pairs_table(rows)]
         parts += _cases(file, some)
     return "\n".join([*parts, "### Runs\n", runs_table(runs)])
 
@@ -108,6 +112,11 @@ def _definition(file: Path) -> dict[str, Any]:
 
 def _runs(file: Path) -> list[Run]:
     return [read_run(path) for path in sorted(file.with_suffix("").glob("*.json"))]
+
+
+def _averaged(run: Run) -> Run:
+    """The run as the average of its weights segments."""
+    return {**run, "cases": run["ema_cases"]}
 
 
 def _by_number(runs: Iterable[Run]) -> dict[int, list[Run]]:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from monai.data import ITKReader, MetaTensor
+from monai.data import ITKReader
 from scipy.spatial.transform import Rotation
 
-from metassl_monai.data.datalist import DatalistError
 from metassl_monai.data import read_scan
+from metassl_monai.data.datalist import DatalistError
 from metassl_monai.data.dicom import series_error
 
 SHAPE, SPACING, ORIGIN = (7, 6, 5), (0.8, 0.6, 2.5), (-12.0, 20.0, 100.0)
