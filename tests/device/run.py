@@ -37,17 +37,19 @@ def main() -> None:
     report = Report(Path(options.out), work, cells)
     _say(f"{json.dumps(report.about)}")
     timing = _script("timing", options.data, work, options.timing_seconds)
-    _wait(timing, start + options.timing_seconds + 10)
+    if timing is not None:
+        _wait(timing, start + options.timing_seconds + 10)
     checks = _script("checks", options.data, work, options.checks_seconds)
     deadline = end - SCORING_SECONDS
     farm = Farm(report.cells, options.data, work, options.processes, deadline) if report.cells else None
-    while time.time() < end and not (checks.poll() is not None and (farm is None or farm.finished())):
+    while time.time() < end and not (_ended(checks) and (farm is None or farm.finished())):
         time.sleep(1)
         if time.time() > report.written + REPORT_SECONDS:
             report.write(farm)
     if farm is not None:
         farm.stop()
-    _wait(checks, time.time())
+    if checks is not None:
+        _wait(checks, time.time())
     report.write(farm)
     report.show(time.time() - start)
 
@@ -60,8 +62,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="folder of the ACDC release")
     parser.add_argument("--out", required=True, help="folder for results.json, cases.csv, runs.tar.gz and log.txt")
     parser.add_argument("--seconds", type=float, required=True, help="for all that follows")
-    parser.add_argument("--timing-seconds", type=float, default=60, help="for the timings, alone on the machine")
-    parser.add_argument("--checks-seconds", type=float, default=240, help="for the checks, beside the trainings")
+    parser.add_argument("--timing-seconds", type=float, default=60, help="for the timings, alone; 0 for none")
+    parser.add_argument(
+        "--checks-seconds", type=float, default=240, help="for the checks, beside trainings; 0 for none"
+    )
     parser.add_argument("--processes", type=int, default=14, help="trainings at a time")
     return parser.parse_args()
 
@@ -74,10 +78,16 @@ def _environment(work: Path) -> dict[str, str]:
     return {**threads, **drawing, "PYTHONPATH": os.pathsep.join(paths), "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def _script(name: str, data: str, work: Path, seconds: float) -> subprocess.Popen:
+def _script(name: str, data: str, work: Path, seconds: float) -> subprocess.Popen | None:
+    if not seconds:
+        return None
     with (work / f"{name}.log").open("w") as log:
         command = [sys.executable, str(HERE / f"{name}.py"), data, str(work / name), str(work / f"{name}.json")]
         return subprocess.Popen([*command, str(seconds)], stdout=log, stderr=log)
+
+
+def _ended(process: subprocess.Popen | None) -> bool:
+    return process is None or process.poll() is not None
 
 
 def _wait(process: subprocess.Popen, until: float) -> None:
