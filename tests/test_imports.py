@@ -23,7 +23,7 @@ INTERNAL: dict[str, set[str]] = {
     "transforms": set(),
     "methods": {"losses", "networks", "transforms"},
     "engines": {"methods", "finite"},
-    "handlers": {"losses", "metrics", "networks", "report", "files", "finite"},
+    "handlers": {"losses", "metrics", "report", "files", "finite"},
     "data": {"files"},
     "metrics": set(),
     "report": {"metrics", "files"},

@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
-from torch import Tensor, nn
-
-from metassl_monai.networks import ema_update
+from torch import nn
 
 from .checkpoint import is_first_rank, save_network
 
@@ -18,26 +15,30 @@ __all__ = ["AverageNetwork"]
 
 
 class AverageNetwork:
-    """Keep the exponential moving average (EMA) of a network's weights, and save it when the training is complete.
+    """Keep the exponential moving average (EMA) of a network, and save it when the training is complete.
 
     The average is over about ``1 / (1 - decay)`` iterations; early in the training it is the mean of all iterations so
-    far. It changes nothing in the training. Batch statistics are those of the network. Give it before
-    :class:`TrainingCheckpoint`, and to that among its ``objects``, so that a resumed run goes on with the average. (The
-    ``EMAHandler`` of Ignite keeps the step of its warm-up nowhere, so that a resumed run would begin it anew.)
+    far. It changes nothing in the training. Weights and batch statistics are averaged alike: where the learning rate
+    does not decay, averaged weights with the statistics of the last iteration segment far worse than either. (Ignite's
+    ``EMAHandler`` keeps the step of its warm-up nowhere, so that a resumed run would begin it anew.)
+
+    Give it before :class:`TrainingCheckpoint`, and ``average`` among the ``objects`` of that, so that a resumed run
+    goes on with it.
 
     Args:
         path: the file, a flat state dict like that of :class:`LastNetwork`.
         network: the network, usually ``method.inference_network``.
+        average: a copy of the network, which holds the average.
         decay: what is kept of the average in each iteration, from 0 to 1.
 
     Raises:
         NotFiniteError: instead of saving weights that are not finite.
     """
 
-    def __init__(self, path: str | Path, network: nn.Module, decay: float = 0.99) -> None:
+    def __init__(self, path: str | Path, network: nn.Module, average: nn.Module, decay: float = 0.99) -> None:
         self.path = Path(path)
         self.network = network
-        self.average = deepcopy(network)
+        self.average = average
         self.decay = decay
 
     def attach(self, engine: Engine) -> None:
@@ -51,19 +52,15 @@ class AverageNetwork:
         self.average.load_state_dict(self.network.state_dict())
 
     def update(self, engine: Engine) -> None:
-        """Take in the weights after an iteration."""
-        step = engine.state.iteration - 1
-        ema_update(self.average, self.network, min(1 - 1 / (step + 1), self.decay))
+        """Take in the network after an iteration."""
+        old, new = self.average.state_dict(), self.network.state_dict()
+        real = [name for name, value in new.items() if value.is_floating_point()]
+        share = max(1 / engine.state.iteration, 1 - self.decay)
+        torch._foreach_lerp_([old.pop(name) for name in real], [new.pop(name) for name in real], share)
+        for name, count in old.items():  # such as the number of batches seen
+            count.copy_(new[name])
 
     def save(self) -> None:
         """Write the average."""
         if is_first_rank():
             save_network(self.average, self.path)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the averaged weights."""
-        return self.average.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with averaged weights."""
-        self.average.load_state_dict(state)

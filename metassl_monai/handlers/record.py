@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["LENGTH", "record_differences"]
 
-LENGTH = frozenset({"epochs", "iterations", "max_epochs", "pretrain_iterations", "total_iters"})
+LENGTH = frozenset({"epochs", "iterations", "max_epochs", "pretrain_iterations", "ramp_iterations", "total_iters"})
 """Last names of the ids that say how long a training is: a resumed run may be longer or shorter."""
 
 _NAMES = {"train::dataset::data": "labeled cases", "train::unlabeled_dataset::data": "unlabeled cases"}

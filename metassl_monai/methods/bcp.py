@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metassl_monai.networks import ema_update
 from metassl_monai.transforms import BidirectionalCopyPaste as CopyPaste
 
 from .base import Batch, Method, Pair, Step
 from .components import largest_components
+from .ema import ema_update
 
 __all__ = ["BidirectionalCopyPaste"]
 

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from metassl_monai.networks import ema_update
-
 from .base import Batch, Method, Step, all_images, pair_streams
+from .ema import ema_update
 
 __all__ = ["MeanTeacher"]
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from .ema import ema_update
 from .encoder_taps import encoder_taps
 from .features import Features
 from .mean_of_two import MeanOfTwo
@@ -12,4 +11,4 @@ from .second_decoder import SecondDecoder
 from .unet2d import UNet2D
 from .vnet3d import VNet3D
 
-__all__ = ["Features", "MeanOfTwo", "ResNet34VNet3D", "SecondDecoder", "UNet2D", "VNet3D", "ema_update", "encoder_taps"]
+__all__ = ["Features", "MeanOfTwo", "ResNet34VNet3D", "SecondDecoder", "UNet2D", "VNet3D", "encoder_taps"]

@@ -101,7 +101,9 @@ def _experiment(file: Path) -> str:
         rows = by_row(some)
         picture = f"![Mean Dice of each row]({file.parent.name}/{_picture(file, number).name})\n"
         parts += [f"### {number} labeled\n", picture, dice_table(rows, baselines)]
-        parts += [_AVERAGED, dice_table(by_row(map(_averaged, some)), baselines), _EXPLAINED, pairs_table(rows)]
+        averaged = [{**run, "cases": run["ema_cases"]} for run in some if "ema_cases" in run]
+        parts += [_AVERAGED, dice_table(by_row(averaged), baselines)] if averaged else []
+        parts += [_EXPLAINED, pairs_table(rows)]
         parts += _cases(file, some)
     return "\n".join([*parts, "### Runs\n", runs_table(runs)])
 
@@ -112,11 +114,6 @@ def _definition(file: Path) -> dict[str, Any]:
 
 def _runs(file: Path) -> list[Run]:
     return [read_run(path) for path in sorted(file.with_suffix("").glob("*.json"))]
-
-
-def _averaged(run: Run) -> Run:
-    """The run as the average of its weights segments."""
-    return {**run, "cases": run["ema_cases"]}
 
 
 def _by_number(runs: Iterable[Run]) -> dict[int, list[Run]]:

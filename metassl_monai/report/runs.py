@@ -17,8 +17,8 @@ __all__ = ["Run", "mean_score", "read_run", "subject_scores", "write_run"]
 
 Run = Mapping[str, Any]
 """``settings``, ``labeled_subjects``, ``seconds``, ``resumed``, ``environment``, ``cases`` (rows as of
-:func:`metassl_monai.report.case_rows`), ``ema_cases`` (the same, as the average of the weights segments them) and
-``history`` (columns as of :func:`metassl_monai.report.read_history`)."""
+:func:`metassl_monai.report.case_rows`), ``ema_cases`` (the same, as the average of the weights segments them; runs may
+lack it) and ``history`` (columns as of :func:`metassl_monai.report.read_history`)."""
 
 _DIGITS = 6
 
@@ -38,7 +38,7 @@ def write_run(path: str | Path, run: Run) -> None:
 def read_run(path: str | Path) -> Run:
     """Read what :func:`write_run` wrote; NaN where it has ``null``."""
     run = json.loads(Path(path).read_text(encoding="utf-8"))
-    return {**run, **{key: nan_for_null(run[key]) for key in ("cases", "ema_cases", "history")}}
+    return {**run, **{key: nan_for_null(run[key]) for key in ("cases", "ema_cases", "history") if key in run}}
 
 
 def subject_scores(run: Run, structure: str = "mean") -> dict[str, float]:

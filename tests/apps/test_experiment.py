@@ -106,7 +106,7 @@ def test_done_cells_are_not_run_again_and_the_page_is_made_anew(ran, monkeypatch
     assert "2 runs, 2 of them done" in result.output
     page = (ran / "out" / "results.md").read_text()
     assert "## Tiny" in page
-    assert page.count("| supervised-paper |") == 3
+    assert page.count("| supervised-paper |") == 4
 
 
 def test_a_run_of_another_experiment_with_the_same_settings_is_copied(ran, tmp_path, monkeypatch):

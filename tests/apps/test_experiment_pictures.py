@@ -11,6 +11,7 @@ from dataclasses import replace
 import nibabel
 import numpy as np
 import pytest
+import torch
 from monai.transforms import LoadImage
 from typer.testing import CliRunner
 
@@ -60,14 +61,24 @@ def ran(tmp_path_factory, write_la):
     """The tiny experiment with pictures, run for real; the folder and what the figure was made of."""
     folder = tmp_path_factory.mktemp("pictures")
     write_la(folder / "data", CASES, shape=(36, 34, 32))
-    where = ["--dataset-dir", folder / "data", "--out", folder / "out"]
+    arguments = ["experiment", write(folder), "--dataset-dir", folder / "data", "--out", folder / "out"]
     drawn = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment_pictures, "methods_figure", lambda *a: drawn.append(a) or methods_figure(*a))
-        arguments = ["experiment", write(folder), *where, "--pictures", "2"]
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
+        for more in ([], ["--pictures", "2"]):
+            if more:
+                scatter(folder / "out" / "tiny")
+            result = CliRunner().invoke(app, [str(argument) for argument in (*arguments, *more)])
+            assert result.exit_code == 0, result.output
     return folder, drawn
+
+
+def scatter(runs):
+    """Give each network weights of its own that segment at random: after one iteration they segment nothing."""
+    for seed, file in enumerate(sorted(runs.glob("*/models/model.pt"))):
+        generator, state = torch.Generator().manual_seed(seed), torch.load(file, weights_only=True)
+        draw = {name: torch.randn(value.shape, generator=generator) for name, value in state.items() if value.ndim > 1}
+        torch.save({**state, **draw}, file)
 
 
 @pytest.fixture

@@ -84,16 +84,16 @@ def test_no_training_config_can_read_the_test_list(bundle):
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_inference_needs_only_monai_and_our_networks(bundle):
+def test_inference_needs_only_our_networks_and_readers(bundle):
     """All but `initialize` and `checks`, which MONAI Label and Deploy do not run; a failing import harms no others."""
     config = read(bundle, "inference")
     checks = {"check_command_line", "check_inference", "check_network", "check_volumes", "check_writable"}
     imports = {statement: statement.split()[-1] for statement in config.pop("imports")}
     assert {name for statement, name in imports.items() if " metassl_monai.apps " in statement} == checks
-    assert set(imports.values()) - checks <= {"glob", "os", "torch", "Image"}
+    assert set(imports.values()) - checks <= {"glob", "os", "torch", "Image", "metassl_monai"}
     del config["initialize"], config["checks"]
     text = json.dumps(config)
-    assert set(re.findall(r"metassl_monai\.(\w+)", text.replace(config["_desc_"], ""))) == {"networks"}
+    assert set(re.findall(r"metassl_monai\.(\w+)", text)) == {"data", "networks"}
     assert not [name for name in checks if f"{name}(" in text]
 
 

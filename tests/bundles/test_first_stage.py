@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 
 import pytest
 import torch
 
-from metassl_monai.apps import UserError
 from metassl_monai.apps.bundles import bundle_names, bundle_path
-from metassl_monai.handlers.checkpoint import CheckpointError
 
 PHANTOM = "phantom_segmentation"
 TWO_STAGES = [
@@ -24,14 +23,14 @@ TWO_STAGES = [
 
 
 @pytest.fixture
-def train(workflow, tmp_path):
-    """Train two short stages in one folder and return the time stamp of the first one's network."""
+def train(workflow, refusal, tmp_path):
+    """Train two short stages in one folder; the time stamp of the first one's network, or the message of a refusal."""
 
-    def run(bundle=PHANTOM, configs=("train", "bcp"), run_id="training", **overrides):
-        training = workflow(bundle, list(configs), output_dir=str(tmp_path / "out"), **overrides)
-        training.run_id = run_id
-        training.initialize()
-        training.run()
+    def run(bundle=PHANTOM, configs=("train", "bcp"), run_id="training", refused=False, **overrides):
+        message = refusal(workflow(bundle, list(configs), output_dir=str(tmp_path / "out"), **overrides), run_id)
+        assert refused == (message is not None), message
+        if refused:
+            return message
         return (tmp_path / "out" / "models" / "pretrained.pt").stat().st_mtime_ns
 
     return run
@@ -61,15 +60,15 @@ def other_datalist(phantom, tmp_path):
 def test_the_same_run_uses_it_again_and_one_of_another_seed_is_refused(bundle, method, train):
     made = train(bundle, ["train", method])
     assert train(bundle, ["train", method]) == made
-    with pytest.raises(UserError, match=r"pretrained\.pt: is the first stage of another run: seed is 7 and was"):
-        train(bundle, ["train", method], seed=7)
+    message = train(bundle, ["train", method], refused=True, seed=7)
+    assert "pretrained.pt: is the first stage of another run: seed is 7 and was" in message
 
 
 def test_other_labeled_cases_are_refused_and_named_even_when_resumed(train, other_datalist):
     train()
     for resume in (False, True):
-        with pytest.raises(UserError, match=r"labeled cases: now with images/.*, now without images/.*Remove "):
-            train(datalist=other_datalist(True), resume=resume)
+        message = train(datalist=other_datalist(True), resume=resume, refused=True)
+        assert re.search(r"labeled cases: now with images/.*, now without images/.*Remove ", message)
 
 
 def test_places_devices_and_the_second_stage_do_not_matter(train, other_datalist, phantom, tmp_path, caplog):
@@ -90,8 +89,7 @@ def test_settings_that_it_depends_on_are_named(setting, train):
     train()
     (name,) = setting
     expected = "pretrain_iterations|pretrain::trainer::max_epochs" if name == "iterations" else name
-    with pytest.raises(UserError, match=f"of another run: ({expected}) is "):
-        train(**setting)
+    assert re.search(f"of another run: ({expected}) is ", train(**setting, refused=True))
 
 
 def test_a_resumed_run_may_be_longer(train):
@@ -110,8 +108,7 @@ def test_another_network_under_the_record_is_refused(train, tmp_path):
     train()
     path = tmp_path / "out" / "models" / "pretrained.pt"
     torch.save({key: value + 1 for key, value in torch.load(path, weights_only=True).items()}, path)
-    with pytest.raises(UserError, match=r"is not the network that .*pretrained\.json was written for"):
-        train()
+    assert re.search(r"is not the network that .*pretrained\.json was written for", train(refused=True))
 
 
 def test_a_first_stage_of_its_own_leaves_what_the_training_uses(train):
@@ -120,12 +117,7 @@ def test_a_first_stage_of_its_own_leaves_what_the_training_uses(train):
 
 
 def test_a_first_stage_that_diverges_leaves_nothing(train, tmp_path):
-    with pytest.raises(RuntimeError) as caught:
-        train(pretrain_iterations=4, **{"pretrain::optimizer::lr": 1e30})
-    root = caught.value
-    while root.__cause__ is not None:
-        root = root.__cause__
-    assert "is not finite" in str(root)
+    assert "is not finite" in train(pretrain_iterations=4, refused=True, **{"pretrain::optimizer::lr": 1e30})
     assert not (tmp_path / "out" / "models").exists()
 
 
@@ -140,18 +132,10 @@ def test_a_first_stage_that_diverges_leaves_nothing(train, tmp_path):
         ({"configs": ("train", "plain")}, "labeled_loss"),
     ],
 )
-def test_a_checkpoint_is_resumed_by_its_own_run_alone(change, told, workflow, tmp_path):
+def test_a_checkpoint_is_resumed_by_its_own_run_alone(change, told, workflow, refusal, tmp_path):
     def run(configs=("train",), **overrides):
-        training = workflow(PHANTOM, list(configs), output_dir=str(tmp_path / "out"), **overrides)
-        training.initialize()
-        training.run()
+        return refusal(workflow(PHANTOM, list(configs), output_dir=str(tmp_path / "out"), **overrides))
 
-    run(preset="paper")
-    run(preset="paper", resume=True, iterations=3, num_workers=1, val_interval=3)
-    with pytest.raises(RuntimeError) as caught:
-        run(**{"preset": "paper", "resume": True, "iterations": 4, **change})
-    root = caught.value
-    while root.__cause__ is not None:
-        root = root.__cause__
-    assert isinstance(root, CheckpointError)
-    assert told in str(root)
+    assert run(preset="paper") is None
+    assert run(preset="paper", resume=True, iterations=3, num_workers=1, val_interval=3) is None
+    assert told in run(**{"preset": "paper", "resume": True, "iterations": 4, **change})

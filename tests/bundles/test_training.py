@@ -34,6 +34,8 @@ def test_the_best_or_the_last_network_is_kept(bundle, workflow, tmp_path):
         training.run()
         kept[keep] = torch.load(folder / "models" / "model.pt", weights_only=True)
         last[keep] = training.parser.get_parsed_content("network").state_dict()
+        average = torch.load(folder / "models" / "model_ema.pt", weights_only=True)
+        assert average.keys() == kept[keep].keys()
     assert all(value.equal(last["last"][key].cpu()) for key, value in kept["last"].items())
     assert any(not value.equal(last["best"][key].cpu()) for key, value in kept["best"].items())
 
@@ -83,5 +85,6 @@ def test_the_whole_of_a_run_resumes(bundle, method, workflow, tmp_path):
     state("parts", **whole, epochs=2)
     resumed = state("parts", **whole, resume=True)
     assert resumed["iteration"] == uninterrupted["iteration"] == 4
-    for key, value in uninterrupted["method"].items():
-        assert torch.equal(value, resumed["method"][key]), key
+    for part in ("method", "average"):
+        for key, value in uninterrupted[part].items():
+            assert torch.equal(value, resumed[part][key]), (part, key)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exponential moving averages: how a teacher follows its student."""
+"""How a teacher follows its student."""
 
 from __future__ import annotations
 
