@@ -63,7 +63,7 @@ def check_datalist(
     or by the datalist's ``label_values`` or ``label_threshold``), and in ``labeled`` if it is all background. With an
     ``orientation`` in the datalist, shapes and affines are compared after both were turned into it. An image may be the
     folder of a DICOM series, and is wrong if its slices are not one evenly spaced volume. A file that two items name by
-    links, and an image for validation or testing that is a copy of another, are wrong in any list.
+    links is wrong in any list.
 
     Args:
         path: the datalist.
