@@ -23,11 +23,12 @@ INTERNAL: dict[str, set[str]] = {
     "transforms": set(),
     "methods": {"losses", "networks", "transforms"},
     "engines": {"methods", "finite"},
-    "handlers": {"losses", "metrics", "report", "files", "finite"},
-    "data": {"files"},
+    "handlers": {"losses", "metrics", "report", "files", "finite", "network_record"},
+    "data": {"files", "network_record"},
     "metrics": set(),
     "report": {"metrics", "files"},
     "files": set(),
+    "network_record": {"files"},
     "finite": set(),
 }
 """Rooms of the package that a room may import beside itself; ``apps`` may see everything."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import nn
 
 from metassl_monai.finite import first_not_finite
 from metassl_monai.handlers.record import LENGTH, record_differences
+from metassl_monai.network_record import read_record
 
 from .errors import UserError
 
@@ -48,9 +48,8 @@ def first_stage(path: str | Path, trainer: Any, record: Mapping[str, Any] | None
 def _refuse_another(path: Path, record: Mapping[str, Any], without: Collection[str]) -> None:
     remedy = f"Remove {path} to train the first stage again, or pass another --output_dir or --pretrained_path."
     try:
-        stored = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        digest, made = stored["sha256"], dict(stored["made_with"])
-    except (OSError, ValueError, KeyError, TypeError):
+        digest, made = read_record(path)
+    except (OSError, ValueError):
         raise UserError(f"{path.with_suffix('.json')}: is damaged, or no record of a first stage. {remedy}") from None
     if digest != _digest(path):
         raise UserError(f"{path}: is not the network that {path.with_suffix('.json')} was written for. {remedy}")

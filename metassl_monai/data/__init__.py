@@ -18,7 +18,15 @@ from .orientation import reoriented
 from .pancreas_ct import prepare_pancreas_ct
 from .phantom import make_phantom
 from .predictions import SavePredictiond, prediction_mistakes, prediction_path
-from .reading import LabelClassesd, ScanReader, case_loading, datalist_orientation, read_label, read_scan
+from .reading import (
+    LabelClassesd,
+    ScanReader,
+    case_loading,
+    datalist_orientation,
+    network_orientation,
+    read_label,
+    read_scan,
+)
 from .slices import SliceDataset
 from .tiles import TileDataset
 
@@ -38,6 +46,7 @@ __all__ = [
     "labeled_box",
     "load_datalist",
     "make_phantom",
+    "network_orientation",
     "prediction_mistakes",
     "prediction_path",
     "prepare_abdomenct1k",

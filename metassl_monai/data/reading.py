@@ -20,6 +20,8 @@ from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader, PILRea
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImage, LoadImaged, MapTransform, Orientationd
 from monai.utils import ensure_tuple
 
+from metassl_monai.network_record import made_with
+
 from .datalist import DatalistError, parse_json, read_datalist
 from .dicom import SeriesReader
 from .geometry import SAME_GRID, grid_distance
@@ -33,6 +35,7 @@ __all__ = [
     "case_loading",
     "datalist_orientation",
     "is_nifti",
+    "network_orientation",
     "read_label",
     "read_scan",
 ]
@@ -136,6 +139,20 @@ def datalist_orientation(datalist: StrPath | None, default: str | None = None) -
     """
     content = parse_json(datalist) if datalist else {}
     return content.get("orientation", default) if isinstance(content, dict) else default
+
+
+def network_orientation(network: StrPath, datalist: StrPath | None = None, default: str | None = None) -> str | None:
+    """Return the orientation that a network was trained in, from the record beside it.
+
+    A network that has no record is taken to be trained as `datalist_orientation` says. For bundle configs:
+    ``$metassl_monai.data.network_orientation(@ckpt_path, @datalist)``.
+
+    Args:
+        network: the file of its weights.
+        datalist: a datalist whose images it is to segment.
+        default: the bundle's own.
+    """
+    return made_with(os.fspath(network)).get("orientation", datalist_orientation(datalist, default))
 
 
 class LabelClassesd(MapTransform):

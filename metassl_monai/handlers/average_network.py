@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -30,16 +32,25 @@ class AverageNetwork:
         network: the network, usually ``method.inference_network``.
         average: a copy of the network, which holds the average.
         decay: what is kept of the average in each iteration, from 0 to 1.
+        record: what the network is made with, see :class:`LastNetwork`.
 
     Raises:
         NotFiniteError: instead of saving weights that are not finite.
     """
 
-    def __init__(self, path: str | Path, network: nn.Module, average: nn.Module, decay: float = 0.99) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        network: nn.Module,
+        average: nn.Module,
+        decay: float = 0.99,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.network = network
         self.average = average
         self.decay = decay
+        self.record = record
 
     def attach(self, engine: Engine) -> None:
         """Register on ``STARTED``, ``ITERATION_COMPLETED`` and ``COMPLETED`` of a trainer."""
@@ -63,4 +74,4 @@ class AverageNetwork:
     def save(self) -> None:
         """Write the average."""
         if is_first_rank():
-            save_network(self.average, self.path)
+            save_network(self.average, self.path, self.record)

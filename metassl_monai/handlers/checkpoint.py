@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import zipfile
@@ -16,8 +15,9 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
 
-from metassl_monai.files import atomic_write, write_json
+from metassl_monai.files import atomic_write
 from metassl_monai.finite import refuse_not_finite
+from metassl_monai.network_record import write_record
 
 from .record import LENGTH, record_differences
 
@@ -173,14 +173,16 @@ class BestNetwork:
     Args:
         path: the file, usually ``models/model.pt``.
         network: the network to save, usually ``method.inference_network``.
+        record: what the network is made with; written to a JSON file beside it, with the SHA-256 of the network's file.
 
     Raises:
         NotFiniteError: instead of saving weights that are not finite.
     """
 
-    def __init__(self, path: str | Path, network: nn.Module) -> None:
+    def __init__(self, path: str | Path, network: nn.Module, record: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
         self.network = network
+        self.record = record
 
     def attach(self, engine: Engine) -> None:
         """Register on the ``EPOCH_COMPLETED`` of a validation engine."""
@@ -189,7 +191,7 @@ class BestNetwork:
     def save(self, engine: Any) -> None:
         """Write the network if this validation was the best so far."""
         if is_first_rank() and engine.state.best_metric_epoch == engine.state.epoch:
-            save_network(self.network, self.path)
+            save_network(self.network, self.path, self.record)
 
 
 class LastNetwork:
@@ -198,8 +200,7 @@ class LastNetwork:
     Args:
         path: the file; it appears when the training is complete.
         network: the network to save, usually ``method.inference_network``.
-        record: what the network is made from, by config id; written to a JSON file beside it, with the SHA-256 of the
-            network's file.
+        record: what the network is made with; written to a JSON file beside it, with the SHA-256 of the network's file.
 
     Raises:
         NotFiniteError: instead of saving weights that are not finite.
@@ -226,8 +227,7 @@ def save_network(network: nn.Module, path: Path, record: Mapping[str, Any] | Non
     content = io.BytesIO()
     torch.save(state, content)
     if record is not None:  # first, since a network without its record would pass for a user's own
-        digest = hashlib.sha256(content.getbuffer()).hexdigest()
-        write_json(path.with_suffix(".json"), {"sha256": digest, "made_with": record})
+        write_record(path, content.getbuffer(), record)
     with atomic_write(path, "wb") as file:
         file.write(content.getbuffer())
 
