@@ -25,6 +25,7 @@ INTERNAL: dict[str, set[str]] = {
     "engines": {"methods", "finite"},
     "handlers": {"losses", "metrics", "report", "files", "finite", "network_record"},
     "data": {"files", "network_record"},
+    "planning": {"data", "files"},
     "metrics": set(),
     "report": {"metrics", "files"},
     "files": set(),

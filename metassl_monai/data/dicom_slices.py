@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Slice", "read_slices"]
+__all__ = ["Slice", "claims_to_be_dicom", "read_slices"]
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 SERIES, POSITION, ORIENTATION, SPACING = "0020|000e", "0020|0032", "0020|0037", "0028|0030"
@@ -44,8 +44,14 @@ def read_slices(folder: str | os.PathLike[str]) -> tuple[list[Slice], list[str]]
     # Hidden files are what systems leave behind; some of them bear the name of a slice.
     files = [path for path in files if not path.name.startswith(".")]
     read = {path: _slice(path) for path in files}
-    damaged = [path.name for path, piece in read.items() if piece is None and _claims_to_be_dicom(path)]
+    damaged = [path.name for path, piece in read.items() if piece is None and claims_to_be_dicom(path)]
     return [piece for piece in read.values() if piece], damaged
+
+
+def claims_to_be_dicom(file: Path) -> bool:
+    """Say whether a file is DICOM by its name or its first bytes."""
+    with file.open("rb") as stream:
+        return file.name.lower().endswith(SUFFIXES) or stream.read(132)[128:] == b"DICM"
 
 
 def _slice(file: Path) -> Slice | None:
@@ -71,11 +77,6 @@ def _slice(file: Path) -> Slice | None:
         position=_numbers(header, POSITION, 3),
         distance=next((value for key in DISTANCES if (value := _numbers(header, key, 1)[0]) > 0), 0.0),
     )
-
-
-def _claims_to_be_dicom(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return file.name.lower().endswith(SUFFIXES) or stream.read(132)[128:] == b"DICM"
 
 
 def _text(header: Any, key: str) -> str:

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Anybody's own data: what lies in folders becomes a datalist."""
+
+from __future__ import annotations
+
+from .collect import Collected, collect_folder
+
+__all__ = ["Collected", "collect_folder"]

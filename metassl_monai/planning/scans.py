@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which scans lie in a folder: image files of every format, and folders of DICOM slices."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from metassl_monai.data import DatalistError
+from metassl_monai.data.dicom_slices import claims_to_be_dicom
+from metassl_monai.data.predictions import SUFFIXES
+
+__all__ = ["Scan", "scans_in", "stem_of"]
+
+
+class Scan(NamedTuple):
+    """A file, or a folder of DICOM slices."""
+
+    key: str  # the path in the folder that was searched, with slashes and without the suffix of its format
+    path: Path
+
+
+def scans_in(folder: Path, exclude: Sequence[Path] = ()) -> list[Scan]:
+    """Return the scans in a folder and its sub-folders, sorted by their keys.
+
+    Hidden files are passed over, and so are files of other kinds. A folder with DICOM slices is one scan; it is named
+    after the highest folder that holds nothing else, so that the UIDs below a patient's folder do not matter.
+
+    Args:
+        folder: where to search.
+        exclude: folders in it that are left out.
+
+    Raises:
+        DatalistError: if the folder is missing.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "Site A").mkdir()
+        ...     for name in ("scan 1.nii.gz", "Site A/scan.1.NRRD", "notes.txt"):
+        ...         Path(folder, name).touch()
+        ...     [scan.key for scan in scans_in(Path(folder))]
+        ['Site A/scan.1', 'scan 1']
+    """
+    if not folder.is_dir():
+        cause = "is a file, not a folder" if folder.exists() else "the folder is missing"
+        raise DatalistError(folder, cause, "correct the path")
+    found = {path: stem_of(path.relative_to(folder)) for path in _paths(folder, {path.resolve() for path in exclude})}
+    series = [path for path in found if path.is_dir()]
+    for path in series:
+        name = path.name if path == folder else _alone(path, folder, [*found]).relative_to(folder).as_posix()
+        found[path] = unicodedata.normalize("NFC", name)
+    return sorted(Scan(key, path) for path, key in found.items())
+
+
+def stem_of(path: Path) -> str:
+    """Return a path with slashes and without the suffix of its format; letters with accents in one spelling.
+
+    Example:
+        >>> stem_of(Path("a/scan.1.NII.gz"))
+        'a/scan.1'
+    """
+    text = unicodedata.normalize("NFC", path.as_posix())
+    suffix = next((suffix for suffix in SUFFIXES if text.lower().endswith(suffix)), "")
+    return text[: len(text) - len(suffix)]
+
+
+def _paths(folder: Path, exclude: set[Path]) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):
+        base = Path(place)
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and (base / n).resolve() not in exclude)
+        files = [base / name for name in sorted(names) if not name.startswith(".")]
+        files = [file for file in files if file.name.upper() != "DICOMDIR"]
+        images = [file for file in files if file.name.lower().endswith(SUFFIXES) and file.suffix.lower() != ".dcm"]
+        # a pair of header and voxels is one image
+        yield from (file for file in images if not _is_voxels_of_another(file, files))
+        if any(map(claims_to_be_dicom, (file for file in files if file not in images))):
+            yield base
+
+
+def _is_voxels_of_another(file: Path, files: list[Path]) -> bool:
+    return file.name.lower().endswith((".img", ".img.gz")) and any(
+        stem_of(other) == stem_of(file) and other.suffix.lower() == ".hdr" for other in files
+    )
+
+
+def _alone(series: Path, folder: Path, paths: Sequence[Path]) -> Path:
+    """Return the highest folder below ``folder`` that holds this series and no other scan."""
+    place = series
+    while place.parent != folder and not any(place.parent in path.parents for path in paths if path != series):
+        place = place.parent
+    return place
