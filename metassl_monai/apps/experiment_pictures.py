@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 
 from metassl_monai.data import load_datalist, prediction_path, read_datalist, read_label, read_scan, write_datalist
+from metassl_monai.data.channels import image_files
 from metassl_monai.data.pictures import first_channel
 from metassl_monai.files import atomic_write, write_json
 from metassl_monai.report import cases_picture, methods_figure
@@ -132,7 +133,7 @@ def _known(configs: Iterable[Path], overrides: Mapping[str, Any]) -> dict[str, A
 
 def _planes(item: Mapping[str, str], datalist: Mapping[str, Any], predictions: Iterable[Path]) -> list[np.ndarray]:
     """Return image, annotation and predictions of a case, each ``(X, Y)``, where most is annotated."""
-    image = first_channel(read_scan(item["image"], datalist.get("orientation")))
+    image = first_channel(read_scan(image_files(item["image"])[0], datalist.get("orientation")))
     truth = read_label(item["label"], datalist)
     volumes = [image, truth, *(load_prediction(file, truth, datalist) for file in predictions)]
     plane: Any = (..., int((truth.numpy() > 0).sum((0, 1)).argmax())) if truth.ndim == 3 else ...

@@ -21,6 +21,7 @@ from metassl_monai.data import (
     read_datalist,
     read_label,
 )
+from metassl_monai.data.channels import image_files
 from metassl_monai.data.check import Kind
 from metassl_monai.data.datalist import join_inside, parse_json
 from metassl_monai.finite import first_not_finite
@@ -89,33 +90,35 @@ def check_inference(ckpt_path: str, dataset_dir: str, datalist: str | None, spli
 
 
 def check_volumes(
-    images: Sequence[str],
+    images: Sequence[str | Sequence[str]],
     dataset_dir: str,
     predictions: str,
     datalist: str | None = None,
     read: bool = True,
     kind: Kind = "volume",
+    channels: int = 1,
 ) -> None:
     """Stop before anything is segmented if there is no image, or one is damaged, or a prediction would hide a file.
 
     Args:
-        images: the images to segment.
+        images: the images to segment; each a file, or a list of files, one a channel.
         dataset_dir: the folder that must hold them; predictions are put into the same sub-folders.
         predictions: the folder of the predictions.
         datalist: a datalist file, whose annotations no prediction may overwrite.
         read: read every image to its end, which costs one pass over the data.
         kind: what the network takes, ``"volume"`` or ``"picture"``.
+        channels: how many channels it takes, where they are not colors.
 
     Raises:
         UserError: with one message that names every file, what is wrong with it, and the remedy.
     """
     advice = "pass --dataset_dir FOLDER, with --datalist FILE or --image_pattern GLOB."
     refuse([] if images else [f"no images in {dataset_dir}: {advice}"])
-    refuse(_outside(dataset_dir, (os.path.abspath(image) for image in images)))
+    refuse(_outside(dataset_dir, (os.path.abspath(file) for image in images for file in image_files(image))))
     labels = [os.path.join(dataset_dir, path) for path in _named(datalist, "label")] if datalist else []
     refuse(prediction_mistakes(images, dataset_dir, predictions, labels))
     if read:
-        refuse_problems(check_images(tqdm(images, desc="checking", unit="image"), kind))
+        refuse_problems(check_images(tqdm(images, desc="checking", unit="image"), kind, channels))
 
 
 def check_network(network: nn.Module, ckpt_path: str) -> None:
@@ -166,13 +169,15 @@ def _split_mistakes(datalist: str, split: str, dataset_dir: str) -> Iterator[str
         cause = f"the list {split!r} is empty" if split in lists else f"has no list {split!r}"
         yield f"{datalist}: {cause}: pass --split {' or '.join(key for key in lists if lists[key])}"
         return
-    images = [item["image"] for item in lists[split] if isinstance(item, dict) and isinstance(item.get("image"), str)]
-    if len(images) < len(lists[split]):
+    images = [item.get("image") if isinstance(item, dict) else None for item in lists[split]]
+    several = [image if isinstance(image, list) and image else [image] for image in images]
+    files = [file for of_one in several for file in of_one if isinstance(file, str)]
+    if len(files) < sum(map(len, several)):
         yield f"{datalist}: an item of {split!r} has no `image`: give each the path of one"
         return
-    yield from _outside(dataset_dir, images)
+    yield from _outside(dataset_dir, files)
     # MONAI's reader of datalists leaves a path that is not there unjoined, so that later checks could not name it
-    for path in (os.path.join(dataset_dir, image) for image in images):
+    for path in (os.path.join(dataset_dir, file) for file in files):
         if not os.path.exists(path):
             yield f"{path}: the file is missing: add it or take the case out of the datalist"
 

@@ -11,6 +11,8 @@ from typing import Any
 from monai.bundle import ConfigExpression, ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 
+from metassl_monai.data.channels import image_files
+
 from .command_line import running_parser
 
 __all__ = ["run_record"]
@@ -82,8 +84,8 @@ class _Walk:
         if not (isinstance(value, list) and value and all(isinstance(x, dict) and "image" in x for x in value)):
             return value
         folder = self.parser.get_parsed_content("dataset_dir")
-        files = [[os.path.relpath(x[key], folder) for key in ("image", "label") if key in x] for x in value]
-        return [" + ".join(parts) for parts in files]
+        files = [[file for key in ("image", "label") if key in x for file in image_files(x[key])] for x in value]
+        return [" + ".join(os.path.relpath(file, folder) for file in parts) for parts in files]
 
     def _is_built(self, id: str) -> bool:
         """Whether an object is built for this id or for one that it refers to."""

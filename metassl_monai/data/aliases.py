@@ -76,9 +76,10 @@ def _first_items(datalist: Mapping[str, Any], field: str) -> dict[str, tuple[str
     for key in LISTS:
         items = datalist.get(key)
         for number, item in enumerate(items if isinstance(items, list) else ()):
-            path = item.get(field) if isinstance(item, dict) else None
-            if isinstance(path, str) and path and path_error(path) is None:
-                found.setdefault(one_spelling(path), (key, number))
+            value = item.get(field) if isinstance(item, dict) else None
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, str) and path and path_error(path) is None:
+                    found.setdefault(one_spelling(path), (key, number))
     return found
 
 

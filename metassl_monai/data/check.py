@@ -5,44 +5,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import nibabel
 import numpy as np
-import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
 from .aliases import alias_errors
+from .channels import GRID_REMEDY, channel_mistakes, grid_mistake, image_files
 from .datalist import LISTS, DatalistError, datalist_errors, join_inside, parse_json, path_error
-from .dicom import series_error
+from .file_check import Kind, Problem, load_checked
 from .geometry import SAME_GRID, grid_distance
 from .label_values import label_classes, label_mistake, label_value_mistakes
 from .orientation import orientation_mistakes, reoriented
-from .pictures import is_picture
-from .reading import is_nifti, read_scan
 
-__all__ = ["Problem", "check_datalist", "check_images"]
-
-
-Kind = Literal["volume", "picture"]
-
-LARGEST = 1e18
-"""Voxels above this overflow float32 where an image is normalized: its range fits, and its variance does not."""
-
-
-class Problem(NamedTuple):
-    """One thing that is wrong: in which file, what, and what to do about it."""
-
-    file: str
-    cause: str
-    remedy: str
+__all__ = ["Kind", "Problem", "check_datalist", "check_images"]
 
 
 class Case(NamedTuple):
     """The files of one case, relative to the folder of the data set."""
 
-    image: str
+    images: tuple[str, ...]  # one, or one a channel
     label: str | None
     needs_foreground: bool
 
@@ -98,28 +81,35 @@ def check_datalist(
     return problems
 
 
-def check_images(paths: Iterable[str | os.PathLike[str]], kind: Kind | None = None) -> list[Problem]:
+def check_images(
+    paths: Iterable[str | os.PathLike[str] | Sequence[str]], kind: Kind | None = None, channels: int = 1
+) -> list[Problem]:
     """Check images that have no labels, before inference; the same checks as `check_datalist` makes of an image.
+
+    Args:
+        paths: a file an image, or a list of them, one a channel.
+        kind: what the network takes, ``"volume"`` or ``"picture"``.
+        channels: how many channels an image must have.
 
     Example:
         >>> [(problem.file, problem.cause) for problem in check_images(["nowhere.nii.gz"])]
         [('nowhere.nii.gz', 'the file is missing')]
     """
-    return [problem for path in paths for problem in _load(os.fspath(path), kind)[1]]
+    return [problem for path in paths for problem in _load_image(image_files(path), kind, channels)[1]]
 
 
 def _cases(datalist: dict[str, Any], lists: Iterable[str]) -> list[Case]:
     """Return the readable cases; the image of an unlabeled case that `monitor` also names is read only once."""
-    cases: dict[tuple[str, str | None], Case] = {}
+    cases: dict[tuple[tuple[str, ...], str | None], Case] = {}
     for key in lists:
         items = datalist.get(key)
         for item in items if isinstance(items, list) else ():
             # Items whose paths are malformed are reported by the check of the structure.
             if isinstance(item, dict) and all(_is_path(item[field]) for field in ("image", "label") if field in item):
-                case = Case(item.get("image", ""), item.get("label"), key == "labeled")
-                cases.setdefault((case.image, case.label), case)
-    labeled = {image for image, label in cases if label}
-    return [case for case in cases.values() if case.image and (case.label or case.image not in labeled)]
+                case = Case(tuple(image_files(item.get("image", ()))), item.get("label"), key == "labeled")
+                cases.setdefault((case.images, case.label), case)
+    labeled = {images for images, label in cases if label}
+    return [case for case in cases.values() if case.images and (case.label or case.images not in labeled)]
 
 
 def _mistakes(datalist: dict[str, Any]) -> Iterator[Any]:
@@ -128,9 +118,12 @@ def _mistakes(datalist: dict[str, Any]) -> Iterator[Any]:
         yield "labels"
     yield from label_value_mistakes(datalist)
     yield from orientation_mistakes(datalist)
+    yield from channel_mistakes(datalist)
 
 
 def _is_path(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_is_path(path) for path in value)
     return isinstance(value, str) and bool(value) and path_error(value) is None
 
 
@@ -138,92 +131,34 @@ def _case_problems(
     case: Case, root: str | os.PathLike[str], datalist: dict[str, Any] | None, kind: Kind | None
 ) -> list[Problem]:
     try:
-        image_file = join_inside(root, case.image)
+        files = [join_inside(root, path) for path in case.images]
         label_file = join_inside(root, case.label) if case.label else None
     except DatalistError as error:
         return [Problem(*error.args)]
-    image, problems = _load(image_file, kind)
+    image, problems = _load_image(files, kind, len(datalist["channels"]) if datalist and "channels" in datalist else 1)
     if label_file is None:
         return problems
-    label, label_problems = _load(label_file, None)
+    label, label_problems = load_checked(label_file, None)
     problems += label_problems
     if label is not None and not label_problems and datalist:
         problems += _value_problems(label.numpy(), label_file, datalist, case.needs_foreground)
     if image is not None and label is not None:
         orientation = datalist.get("orientation") if datalist else None
-        problems += _pair_problems(image, label, image_file, label_file, orientation)
+        problems += _pair_problems(image, label, files[0], label_file, orientation)
     return problems
 
 
-def _load(file: str, kind: Kind | None) -> tuple[MetaTensor | None, list[Problem]]:
-    """Load a file, or not where its geometry is unusable, and return what is wrong with it."""
-    if not os.path.exists(file):
-        return None, [Problem(file, "the file is missing", "add it or take the case out of the datalist")]
-    try:
-        # A 4D film can be many gigabytes, so that its header is read before its voxels.
-        unusable = list(_header_problems(file))
-        if unusable:
-            return None, unusable
-        image = read_scan(file)
-        unusable = [*_geometry_problems(file, image.shape, image.affine.numpy()), *_kind_problems(file, image, kind)]
-    # Damaged bytes make readers raise nearly anything (OSError, EOFError, zlib.error, struct.error, MemoryError, ...),
-    # and one damaged file must not hide what is wrong with the others.
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        # ITK first tells where in its own source, and the reason last.
-        reason = lines[-1 if "ITK" in lines[0] else 0]
-        cause = f"cannot be read to its end ({type(error).__name__}: {reason[:120]})"
-        return None, [Problem(file, cause, "the file is damaged or not an image: copy or export it again")]
-    return (None, unusable) if unusable else (image, list(_voxel_problems(file, image)))
-
-
-def _header_problems(file: str) -> Iterator[Problem]:
-    if os.path.isdir(file):
-        error = series_error(file)
-        if error:
-            yield Problem(*error.args)
-    elif is_nifti(file):
-        yield from _nifti_problems(file)
-
-
-def _nifti_problems(file: str) -> Iterator[Problem]:
-    image: Any = nibabel.load(file)
-    dtype = image.get_data_dtype()
-    if dtype.kind not in "biuf":
-        kind = "complex numbers" if dtype.kind == "c" else "colors"
-        yield Problem(file, f"its voxels are {kind}", "export it with one number a voxel")
-    yield from _geometry_problems(file, image.shape, image.affine)
-
-
-def _kind_problems(file: str, image: MetaTensor, kind: Kind | None) -> Iterator[Problem]:
-    if kind == "volume" and is_picture(file):
-        yield Problem(file, "is a picture, and the network takes volumes", "convert it to NIfTI with its voxel size")
-    elif kind == "volume" and image.ndim != 3:
-        sizes = " x ".join(map(str, image.shape))
-        yield Problem(file, f"is 2D ({sizes}), and the network takes volumes", "save it with a third axis of length 1")
-    elif kind == "picture" and not is_picture(file):
-        yield Problem(file, "is not a picture", "convert it to PNG or JPEG")
-
-
-def _geometry_problems(file: str, shape: Sequence[int], affine: np.ndarray) -> list[Problem]:
-    if len(shape) not in (2, 3):
-        sizes = " x ".join(map(str, shape))
-        return [Problem(file, f"is {len(shape)}D ({sizes}), not 2D or 3D", "split it into one file a volume")]
-    if not np.isfinite(affine).all():
-        return [Problem(file, "the affine has values that are not finite", "export the file again with its geometry")]
-    if np.linalg.matrix_rank(affine[:-1, :-1]) < len(affine) - 1:
-        return [Problem(file, "the affine is singular: some axis has no length", "export it again with its spacing")]
-    return []
-
-
-def _voxel_problems(file: str, image: MetaTensor) -> Iterator[Problem]:
-    voxels = image.as_tensor()
-    bad = int((~torch.isfinite(voxels)).sum())
-    if bad:
-        yield Problem(file, f"{bad} voxels are NaN or infinite", "replace them by finite values or export it again")
-    elif voxels.abs().max() > LARGEST:
-        cause = f"has voxels of up to {voxels.abs().max():.3g}, whose squares overflow float32"
-        yield Problem(file, cause, "replace them by values that mean something, such as the minimum")
+def _load_image(files: Sequence[str], kind: Kind | None, channels: int) -> tuple[MetaTensor | None, list[Problem]]:
+    """Load the first channel of an image, and return what is wrong with any channel, or with one beside the first."""
+    first, problems = load_checked(files[0], kind, channels if len(files) == 1 else 1)
+    for file in files[1:]:
+        other, its_problems = load_checked(file, kind)
+        problems += its_problems
+        if first is not None and other is not None:
+            name = os.path.basename(files[0])
+            cause = grid_mistake((first.shape, first.affine.numpy()), (other.shape, other.affine.numpy()), name)
+            problems += [Problem(file, cause, GRID_REMEDY)] if cause else []
+    return first, problems
 
 
 def _value_problems(

@@ -15,6 +15,7 @@ from typing import Any
 
 from metassl_monai.files import atomic_write
 
+from .channels import channel_mistakes
 from .duplicates import duplicate_mistakes
 from .label_values import label_value_mistakes
 from .orientation import orientation_mistakes
@@ -67,10 +68,10 @@ def validate_datalist(datalist: Any, where: StrPath) -> None:
         where: the file that messages are to name.
 
     Raises:
-        DatalistError: for a missing or malformed list, ``labels`` or item, malformed ``label_values`` or
-            ``orientation``, a subject, file or case in two lists, a file or case in two items of one list, a file
-            that is image and label, a label on an unlabeled item, a path that may leave the folder of the data set, or
-            no labeled case.
+        DatalistError: for a missing or malformed list, ``labels`` or item, malformed ``label_values``,
+            ``orientation`` or ``channels``, a subject, file or case in two lists, a file or case in two items of one
+            list, a file that is image and label, a label on an unlabeled item, a path that may leave the folder of the
+            data set, or no labeled case.
     """
     for error in datalist_errors(datalist, where):
         raise error
@@ -87,7 +88,7 @@ def read_datalist(path: StrPath) -> dict[str, Any]:
     return dict(datalist)
 
 
-def load_datalist(path: StrPath, key: str, dataset_dir: StrPath) -> list[dict[str, str]]:
+def load_datalist(path: StrPath, key: str, dataset_dir: StrPath) -> list[dict[str, Any]]:
     """Return the items of one list with their paths joined to the folder of the data set.
 
     Written for bundle configs: ``$metassl_monai.data.load_datalist(@datalist, 'labeled', @dataset_dir)``.
@@ -98,7 +99,8 @@ def load_datalist(path: StrPath, key: str, dataset_dir: StrPath) -> list[dict[st
         dataset_dir: the folder that the item's paths are relative to.
 
     Returns:
-        The items, possibly none; ``image`` and ``label`` are paths inside ``dataset_dir``.
+        The items, possibly none; ``image`` and ``label`` are paths inside ``dataset_dir``; an ``image`` of several
+        files is a list of them.
 
     Raises:
         DatalistError: if the datalist is invalid, the list is unknown, the folder is missing or a path leaves it.
@@ -119,7 +121,7 @@ def load_datalist(path: StrPath, key: str, dataset_dir: StrPath) -> list[dict[st
     if not os.path.isdir(dataset_dir):
         raise DatalistError(dataset_dir, "the folder of the data set is missing", "correct `dataset_dir`")
     return [
-        item | {field: join_inside(dataset_dir, item[field]) for field in ("image", "label") if field in item}
+        item | {field: _joined(dataset_dir, item[field]) for field in ("image", "label") if field in item}
         for item in datalist[key]
     ]
 
@@ -175,7 +177,7 @@ def datalist_errors(datalist: Any, where: StrPath) -> Iterator[DatalistError]:
         yield DatalistError(where, "is not a JSON object", "make it anew with `metassl prepare`")
         return
     yield from _label_errors(datalist.get("labels"), where)
-    for mistakes in (label_value_mistakes, orientation_mistakes):
+    for mistakes in (label_value_mistakes, orientation_mistakes, channel_mistakes):
         yield from (DatalistError(where, cause, remedy) for cause, remedy in mistakes(datalist))
     for key in LISTS:
         yield from _list_errors(datalist.get(key), key, where)
@@ -194,6 +196,10 @@ def path_error(path: str) -> str | None:
     if "\0" in path:
         return "has a null character in it"
     return "has a '..' in it" if ".." in PureWindowsPath(path).parts else None
+
+
+def _joined(root: StrPath, image: str | list[str]) -> str | list[str]:
+    return join_inside(root, image) if isinstance(image, str) else [join_inside(root, file) for file in image]
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -227,13 +233,16 @@ def _item_errors(item: Any, key: str, name: str, where: StrPath) -> Iterator[Dat
         return
     needed = ("image", "subject", "case") + (("label",) if key != "unlabeled" else ())
     for field in needed:
-        if not isinstance(item.get(field), str) or not item[field]:
+        value = item.get(field)
+        # an image may be a list of files, one a channel
+        texts = value if field == "image" and isinstance(value, list) and value else [value]
+        if not all(isinstance(text, str) and text for text in texts):
             yield DatalistError(where, f"{name} has no `{field}`", f"give it a `{field}`, as text")
     if key == "unlabeled" and "label" in item:
         yield DatalistError(where, f"{name} has a `label`", "drop the key; hidden labels belong in `monitor`")
     for field in ("image", "label"):
-        reason = path_error(str(item.get(field, "")))
-        if reason:
-            yield DatalistError(
-                where, f"the `{field}` of {name}, {item[field]}, {reason}", "write it relative to the dataset folder"
-            )
+        value = item.get(field, "")
+        for path in map(str, value if isinstance(value, list) else [value]):
+            if reason := path_error(path):
+                remedy = "write it relative to the dataset folder"
+                yield DatalistError(where, f"the `{field}` of {name}, {path}, {reason}", remedy)

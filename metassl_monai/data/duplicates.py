@@ -18,6 +18,7 @@ REMEDIES = {
     "case": "give each item a `case` of its own",
 }
 Entry = tuple[str, int]
+Values = list[tuple[Entry, str]]
 
 
 def duplicate_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -34,7 +35,7 @@ def duplicate_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]
     strangers = list(_monitor_mistakes(values))
     yield from strangers
     if strangers:  # whose labels need no message of their own
-        values["label"] = {entry: label for entry, label in values["label"].items() if entry[0] != "monitor"}
+        values["label"] = [(entry, label) for entry, label in values["label"] if entry[0] != "monitor"]
     named: list[set[Entry]] = []
     for field, remedy in REMEDIES.items():
         found: dict[tuple[str, ...], list[str]] = defaultdict(list)
@@ -45,7 +46,7 @@ def duplicate_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]
                 named.append(entries)
                 found[lists].append(value)
         yield from ((_cause(lists, field, shared), remedy) for lists, shared in found.items())
-    both = set(values["image"].values()) & set(values["label"].values())
+    both = {image for _, image in values["image"]} & {label for _, label in values["label"]}
     if both:
         yield f"{_enumerate(both)} is named as an image and as a label", "name each image and its label apart"
 
@@ -60,18 +61,20 @@ def one_spelling(path: str) -> str:
     return posixpath.normpath(path.replace("\\", "/"))
 
 
-def _values(datalist: Mapping[str, Any], field: str) -> dict[Entry, str]:
+def _values(datalist: Mapping[str, Any], field: str) -> Values:
+    """Return what items name in a field, an image of several files once a file."""
     lists = {key: datalist.get(key) for key in KEYS}
     items = {(key, i): item for key, found in lists.items() if isinstance(found, list) for i, item in enumerate(found)}
-    values = {entry: item.get(field) for entry, item in items.items() if isinstance(item, dict)}
-    texts = {entry: value for entry, value in values.items() if isinstance(value, str) and value}
-    return {entry: one_spelling(text) for entry, text in texts.items()} if field in ("image", "label") else texts
+    named = [(entry, item.get(field)) for entry, item in items.items() if isinstance(item, dict)]
+    several = [(entry, value if isinstance(value, list) else [value]) for entry, value in named]
+    texts = [(entry, text) for entry, values in several for text in values if isinstance(text, str) and text]
+    return [(entry, one_spelling(text)) for entry, text in texts] if field in ("image", "label") else texts
 
 
-def _groups(values: Mapping[Entry, str], field: str) -> Iterator[tuple[str, set[Entry]]]:
+def _groups(values: Values, field: str) -> Iterator[tuple[str, set[Entry]]]:
     """Yield each value that is there more often than it may be, with its items."""
     groups: dict[tuple[str, bool], set[Entry]] = defaultdict(set)
-    for entry, value in values.items():
+    for entry, value in values:
         groups[value, field != "label" and entry[0] == "monitor"].add(entry)
     for (value, _), entries in groups.items():
         # A subject may have several images, all in one list.
@@ -90,10 +93,10 @@ def _cause(lists: tuple[str, ...], field: str, values: Collection[str]) -> str:
     return f"`{lists[0]}` has two items with the {field} {_enumerate(values)}"
 
 
-def _monitor_mistakes(values: Mapping[str, Mapping[Entry, str]]) -> Iterator[tuple[str, str]]:
+def _monitor_mistakes(values: Mapping[str, Values]) -> Iterator[tuple[str, str]]:
     for field in ("subject", "image"):
         monitor, unlabeled = (
-            {value for (key, _), value in values[field].items() if key == name} for name in ("monitor", "unlabeled")
+            {value for (key, _), value in values[field] if key == name} for name in ("monitor", "unlabeled")
         )
         if monitor - unlabeled:
             cause = f"`monitor` has {field} {_enumerate(monitor - unlabeled)}, which `unlabeled` has not"

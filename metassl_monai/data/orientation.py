@@ -31,7 +31,7 @@ def orientation_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str
 
 
 def reoriented(image: MetaTensor, codes: str | None) -> MetaTensor:
-    """Turn an image ``(X, Y, Z)`` into an orientation; as it is where that is None.
+    """Turn an image ``(X, Y, Z)`` or ``(C, X, Y, Z)`` into an orientation; as it is where that is None.
 
     Example:
         >>> import torch
@@ -41,7 +41,8 @@ def reoriented(image: MetaTensor, codes: str | None) -> MetaTensor:
     """
     if codes is None:
         return image
-    turned: MetaTensor = Orientation(axcodes=codes, labels=AXES)(image[None])[0]  # type: ignore[assignment]
+    turn = Orientation(axcodes=codes, labels=AXES)
+    turned: MetaTensor = turn(image) if image.ndim == 4 else turn(image[None])[0]  # type: ignore[assignment]
     return turned
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEG and PNG files: 2D, maybe in color, of any size, and without a voxel size."""
+"""JPEG, PNG and TIFF files: 2D, maybe in color, of any size, and without a voxel size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["MAX_PIXELS", "first_channel", "is_picture", "large_pictures"]
 MAX_PIXELS = 2**30
 """Pixels of the largest picture that is read without complaint, 3 GB in color; DigestPath has half of that."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 
 def is_picture(file: str | os.PathLike[str]) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import gzip
 import os
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from PIL import Image
 
 from metassl_monai.files import atomic_write
 
+from .channels import case_stem, image_files
 from .geometry import SAME_GRID, grid_distance
-from .pictures import SUFFIXES as PICTURE_SUFFIXES
 from .pictures import is_picture
 from .reading import is_nifti
 
@@ -28,34 +28,33 @@ __all__ = ["SavePredictiond", "prediction_mistakes", "prediction_path"]
 
 StrPath = str | os.PathLike[str]
 
-SUFFIXES = (
-    *(".nii.gz", ".nii", ".img.gz", ".img", ".hdr", ".mgz", ".mgh"),
-    *(".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".tif", ".tiff"),
-    *PICTURE_SUFFIXES,
-)
 _PLACE = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
 _HEADER = (*_PLACE, "srow_x", "srow_y", "srow_z", "xyzt_units")
 
 
-def prediction_path(image: StrPath, dataset_dir: StrPath, predictions: StrPath, postfix: str = "seg") -> Path:
+def prediction_path(
+    image: StrPath | Sequence[StrPath], dataset_dir: StrPath, predictions: StrPath, postfix: str = "seg"
+) -> Path:
     """Return where the prediction of an image lies: the same sub-folder, ``<name>_seg.nii.gz``.
 
     The name is that of the image without a suffix of images; other dots stay, as in the UIDs that name folders of
-    DICOM series. Where the image is a picture, such as JPEG, so is the prediction: ``<name>_seg.png``. Links are not
+    DICOM series. An image of several files, one a channel, is named by what their names begin with, and lies where the
+    first one does. Where the image is a picture, such as JPEG, so is the prediction: ``<name>_seg.png``. Links are not
     followed.
 
     Example:
         >>> prediction_path("data/a/scan.1.nii.gz", "data", "out").as_posix()
         'out/a/scan.1_seg.nii.gz'
     """
-    relative = Path(os.path.relpath(os.path.abspath(image), os.path.abspath(dataset_dir)))
-    suffix = next((suffix for suffix in SUFFIXES if relative.name.lower().endswith(suffix)), "")
-    stem = relative.name[: len(relative.name) - len(suffix)]
-    return Path(predictions) / relative.parent / f"{stem}_{postfix}{'.png' if is_picture(relative) else '.nii.gz'}"
+    first = image_files(image)[0]
+    return _path(first, case_stem(image), dataset_dir, predictions, postfix)
 
 
 def prediction_mistakes(
-    images: Iterable[StrPath], dataset_dir: StrPath, predictions: StrPath, others: Iterable[StrPath] = ()
+    images: Iterable[StrPath | Sequence[StrPath]],
+    dataset_dir: StrPath,
+    predictions: StrPath,
+    others: Iterable[StrPath] = (),
 ) -> Iterator[str]:
     """Yield a message for each prediction that two images would share, or that would overwrite an input.
 
@@ -69,14 +68,15 @@ def prediction_mistakes(
         >>> list(prediction_mistakes(["data/s.nii", "data/s.nii.gz"], "data", "out"))
         ['data/s.nii, data/s.nii.gz: would both be segmented into out/s_seg.nii.gz: rename all but one']
     """
-    sources: dict[Path, dict[str, StrPath]] = defaultdict(dict)
+    sources: dict[Path, dict[str, str]] = defaultdict(dict)
+    inputs = {os.path.realpath(file) for file in others}
     for image in images:
-        sources[prediction_path(image, dataset_dir, predictions)][os.path.abspath(image)] = image
-    inputs = {os.path.realpath(file) for of_one in sources.values() for file in of_one}
-    inputs |= {os.path.realpath(file) for file in others}
+        files = image_files(image)
+        sources[prediction_path(image, dataset_dir, predictions)][os.path.abspath(files[0])] = files[0]
+        inputs |= {os.path.realpath(file) for file in files}
     for target, of_one in sources.items():
         if len(of_one) > 1:
-            names = ", ".join(sorted(os.fspath(image) for image in of_one.values()))
+            names = ", ".join(sorted(of_one.values()))
             yield f"{names}: would both be segmented into {target}: rename all but one"
         if os.path.realpath(target) in inputs:
             yield f"{target}: is an input, and the prediction would overwrite it: choose another --output_dir"
@@ -118,13 +118,19 @@ class SavePredictiond(SaveImaged):
         for key in self.key_iterator(dict(data)):
             image = data[key]
             source = image.meta["filename_or_obj"]
-            file = prediction_path(source, self.data_root_dir, self.output_dir, self.output_postfix)
+            stem = image.meta.get("case_stem", case_stem(source))
+            file = _path(source, stem, self.data_root_dir, self.output_dir, self.output_postfix)
             with atomic_write(file, "wb") as target:
                 if is_picture(file):
                     _picture(image, self.scale).save(target, format="PNG")
                 else:
                     target.write(_nifti_bytes(image, source, self.output_dtype))
         return dict(data)
+
+
+def _path(image: StrPath, stem: str, dataset_dir: StrPath, predictions: StrPath, postfix: str) -> Path:
+    relative = Path(os.path.relpath(os.path.abspath(image), os.path.abspath(dataset_dir)))
+    return Path(predictions) / relative.parent / f"{stem}_{postfix}{'.png' if is_picture(relative) else '.nii.gz'}"
 
 
 def _picture(image: MetaTensor, scale: int | None) -> Image.Image:

@@ -22,6 +22,7 @@ from monai.utils import ensure_tuple
 
 from metassl_monai.network_record import made_with
 
+from .channels import channels_first, image_files
 from .datalist import DatalistError, parse_json, read_datalist
 from .dicom import SeriesReader
 from .geometry import SAME_GRID, grid_distance
@@ -58,8 +59,9 @@ def is_nifti(file: StrPath) -> bool:
 class ScanReader(ImageReader):
     """Reads what this package trains on, segments and scores, each kind of file by one rule.
 
-    NIfTI (and MGH) through nibabel with its affine as it is, JPEG and PNG through Pillow, a folder as the DICOM series
-    that it must be, everything else (NRRD, MetaImage, ...) through ITK. In a config:
+    NIfTI (and MGH) through nibabel with its affine as it is, JPEG, PNG and TIFF through Pillow, a folder as the DICOM
+    series that it must be, everything else (NRRD, MetaImage, ...) through ITK. Several files are the channels of one
+    image and lie on one grid. In a config:
     ``{"_target_": "LoadImaged", "keys": "image", "reader": "metassl_monai.data.ScanReader"}``.
     """
 
@@ -68,21 +70,25 @@ class ScanReader(ImageReader):
         return True
 
     def read(self, data: Sequence[Any] | Any, **kwargs: Any) -> Any:
-        """Read one file or folder.
+        """Read one file or folder, or one a channel.
 
         Returns:
-            What `get_data` takes: the reader of this kind of file, since several threads may share this object, and
+            What `get_data` takes: each file, the reader of its kind, since several threads may share this object, and
             what it read.
         """
-        (file,) = ensure_tuple(data)
-        reader = _reader(file)
         with large_pictures():
-            return reader, reader.read(file, **kwargs)
+            return [
+                (file, reader, reader.read(file, **kwargs)) for file in ensure_tuple(data) for reader in [_reader(file)]
+            ]
 
     def get_data(self, img: Any) -> tuple[Any, dict]:
-        """Return voxels and metadata."""
-        reader, content = img
-        return reader.get_data(content)
+        """Return voxels and metadata; several channels come first.
+
+        Raises:
+            ValueError: for a channel that does not lie on the grid of the first one.
+        """
+        files = [os.fspath(file) for file, _, _ in img]
+        return channels_first(files, [reader.get_data(content) for _, reader, content in img])
 
 
 class _NiftiReader(NibabelReader):
@@ -99,20 +105,21 @@ def _reader(file: StrPath) -> ImageReader:
     return PILReader() if is_picture(file) else ITKReader()
 
 
-def read_scan(file: StrPath, orientation: str | None = None) -> MetaTensor:
+def read_scan(file: StrPath | Sequence[StrPath], orientation: str | None = None) -> MetaTensor:
     """Read an image, in an orientation such as ``"RAS"``, or as it is stored where that is None.
 
     Args:
-        file: a file, or the folder of a DICOM series.
+        file: a file, or the folder of a DICOM series; or several of them, one a channel.
         orientation: to where the axes point; only for volumes.
 
     Returns:
-        Float32 ``(X, Y, Z)``, ``(X, Y)``, or ``(X, Y, C)`` of a color picture.
+        Float32 ``(X, Y, Z)``, ``(X, Y)``, ``(X, Y, C)`` of a color picture, or ``(C, ...)`` of several files
+        or of one that is 4D.
 
     Raises:
         ValueError: for a folder that is not one evenly spaced volume. A damaged file raises what its reader raises.
     """
-    return reoriented(LoadImage(image_only=True)(file, reader=ScanReader()), orientation)
+    return reoriented(LoadImage(image_only=True)(image_files(file), reader=ScanReader()), orientation)
 
 
 def read_label(file: StrPath, datalist: Mapping[str, Any]) -> MetaTensor:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from metassl_monai.data import DatalistError
 from metassl_monai.data.dicom_slices import claims_to_be_dicom
-from metassl_monai.data.predictions import SUFFIXES
+from metassl_monai.data.formats import SUFFIXES, without_suffix
 
 __all__ = ["Scan", "scans_in", "stem_of"]
 
@@ -63,9 +63,7 @@ def stem_of(path: Path) -> str:
         >>> stem_of(Path("a/scan.1.NII.gz"))
         'a/scan.1'
     """
-    text = unicodedata.normalize("NFC", path.as_posix())
-    suffix = next((suffix for suffix in SUFFIXES if text.lower().endswith(suffix)), "")
-    return text[: len(text) - len(suffix)]
+    return without_suffix(unicodedata.normalize("NFC", path.as_posix()))
 
 
 def _paths(folder: Path, exclude: set[Path]) -> Iterator[Path]:
