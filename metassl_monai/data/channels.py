@@ -93,7 +93,7 @@ def grid_mistake(
 
 
 def channels_first(files: Sequence[str], parts: Sequence[tuple[np.ndarray, dict]]) -> tuple[np.ndarray, dict]:
-    """Return voxels and metadata of an image, with several channels in front, as MONAI's readers return them of a file.
+    """Return voxels and metadata of an image, with several channels in front and a single one without an axis.
 
     Args:
         files: its files.
@@ -111,5 +111,7 @@ def channels_first(files: Sequence[str], parts: Sequence[tuple[np.ndarray, dict]
         stack = np.stack([array for array, _ in parts])
         return stack, {**meta, "original_channel_dim": 0, "case_stem": case_stem(files)}
     if voxels.ndim == 4 and meta["original_channel_dim"] == -1:
+        if voxels.shape[-1] == 1:
+            return voxels[..., 0], {**meta, "original_channel_dim": float("nan")}  # as MONAI says that there is none
         return np.moveaxis(voxels, -1, 0), {**meta, "original_channel_dim": 0}
     return voxels, meta

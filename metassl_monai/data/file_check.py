@@ -91,7 +91,8 @@ def _nifti_problems(file: str, channels: int) -> Iterator[Problem]:
     if dtype.kind not in "biuf":
         kind = "complex numbers" if dtype.kind == "c" else "colors"
         yield Problem(file, f"its voxels are {kind}", "export it with one number a voxel")
-    yield from _geometry_problems(file, image.shape, image.affine, channels)
+    shape = image.shape[:3] if image.shape[3:] == (1,) else image.shape
+    yield from _geometry_problems(file, shape, image.affine, channels)
 
 
 def _kind_problems(file: str, shape: Sequence[int], kind: Kind | None) -> Iterator[Problem]:

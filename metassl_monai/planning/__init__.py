@@ -4,5 +4,7 @@
 from __future__ import annotations
 
 from .collect import Collected, collect_folder
+from .folders import image_cases
+from .found import Case
 
-__all__ = ["Collected", "collect_folder"]
+__all__ = ["Case", "Collected", "collect_folder", "image_cases"]

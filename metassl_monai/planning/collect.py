@@ -4,20 +4,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from metassl_monai.data import DatalistError, write_datalist
+from metassl_monai.data.datalist import join_inside
 
+from .classes import class_table
 from .division import divide_cases
-from .folders import read_folders
 from .found import Case, Found
-from .label_maps import class_table, raw_values
+from .headers import check_headers
+from .label_maps import raw_values
 from .label_names import read_label_names
+from .layouts import read_layout
 from .subjects import name_subjects, shared_beginnings
 
 __all__ = ["Collected", "collect_folder"]
+
+Lists = dict[str, list[Case]]
 
 
 class Collected(NamedTuple):
@@ -28,7 +33,8 @@ class Collected(NamedTuple):
     layout: str  # how the data lay there
     cases: dict[str, int]  # number of cases in each list
     subjects: dict[str, int]  # number of subjects in each list
-    channels: tuple[str, ...]  # names; empty where images have one channel
+    channels: tuple[str, ...]  # names; empty where images have one channel, or colors
+    endings: tuple[str, ...]  # of names of files, by which channels are told apart; for `image_cases`
     spacing_known: bool  # whether files state the size of their voxels
     remarks: tuple[str, ...]  # what the user should know
 
@@ -46,24 +52,24 @@ def collect_folder(
     validation: int | None = None,
     seed: int = 0,
 ) -> Collected:
-    """Find out which images and labels lie in folders and write ``datalist.json``.
+    """Find out which images and labels lie in folders, in any layout, and write ``datalist.json``.
 
-    Every annotation is read to its end for its values; of images only the headers are.
+    Every annotation is read to its end for its values; of images only the headers are. `check_datalist` reads the rest.
 
     Args:
-        images: folder of the images.
+        images: folder of the images, or a list of cases in JSON, see `read_layout`.
         labels: folder of the labels, or None where they lie beside the images.
         unlabeled: further folders of images without label.
         out: folder of the datalist; made if it is not there.
         suffix: what names of labels end with, such as ``"_roi"``, in place of the usual words.
         subject: a regular expression whose first group is the subject, see `name_subjects`.
-        label_names: ``"1=aorta"``, or a file that names label values.
+        label_names: ``"1=aorta"``, or a file that names label values, see `read_label_names`.
         ignore: the label value of voxels that nobody annotated.
         validation: number of labeled subjects to hold out, see `divide_cases`.
         seed: of the draw of validation subjects.
 
     Raises:
-        DatalistError: with file, cause and remedy, for the first thing that is wrong. Nothing is written.
+        DatalistError: with file, cause and remedy, for the first thing that is wrong. No datalist is written then.
 
     Example:
         >>> import tempfile
@@ -74,17 +80,16 @@ def collect_folder(
         >>> collected.cases["labeled"], collected.cases["validation"]
         (3, 1)
     """
-    images, out = Path(images), Path(out)
-    found = read_folders(images, labels, unlabeled, suffix, [out])
+    images, labels, out = Path(images), None if labels is None else Path(labels), Path(out)
+    found = read_layout(images, labels, [Path(folder) for folder in unlabeled], out, suffix)
+    where = labels or images
     cases = name_subjects(found.cases, subject, images)
-    lists, remarks = divide_cases(cases, validation, seed, labels or images)
-    annotated = {case.label: raw_values(case.label) for of_one in lists.values() for case in of_one if case.label}
-    table = class_table(annotated, read_label_names(label_names), ignore, labels or images)
-    root = _common_folder(path for case in cases for path in (*case.images, case.label) if path)
-    datalist = _datalist(found, lists, table, root, {"seed": seed})
-    if ignore is not None:
-        datalist["ignore"] = ignore
-    write_datalist(datalist, out / "datalist.json")
+    check_headers(cases, len(found.channels) or 1)
+    lists, remarks = divide_cases(cases, validation, seed, where)
+    ignored = _ignored(found.ignore, ignore, where)
+    table = found.fixed or class_table(_annotated(lists), found.names | read_label_names(label_names), ignored, where)
+    root = _common_folder(lists)
+    write_datalist(_datalist(found, lists, table, ignored, root, seed), out / "datalist.json")
     remarks += [remark for remark in (shared_beginnings(cases), *_list_remarks(lists)) if remark]
     return Collected(
         datalist=out / "datalist.json",
@@ -93,39 +98,69 @@ def collect_folder(
         cases={key: len(of_one) for key, of_one in lists.items()},
         subjects={key: len({case.subject for case in of_one}) for key, of_one in lists.items()},
         channels=found.channels,
+        endings=found.endings,
         spacing_known=found.spacing_known,
         remarks=(*found.remarks, *remarks),
     )
 
 
-def _common_folder(paths: Iterable[Path]) -> Path:
-    folders = [os.path.abspath(path.parent) for path in paths]
+def _ignored(of_layout: int | None, given: int | None, where: Path) -> int | None:
+    if None not in (of_layout, given) and of_layout != given:
+        cause = f"the value {of_layout} is called `ignore` there, and --ignore is {given}"
+        raise DatalistError(where, cause, "leave --ignore out, or make them equal")
+    return of_layout if given is None else given
+
+
+def _annotated(lists: Lists) -> dict[Path, dict[int, int]]:
+    labels = (case.label for cases in lists.values() for case in cases)
+    return {label: raw_values(label) for label in labels if label}
+
+
+def _files(lists: Lists) -> Iterator[Path]:
+    for cases in lists.values():
+        for case in cases:
+            yield from (*case.images, *([case.label] if case.label else []))
+
+
+def _common_folder(lists: Lists) -> Path:
+    folders = sorted({str(_settled(path).parent) for path in _files(lists)})
     if len({Path(folder).anchor for folder in folders}) > 1:
         raise DatalistError(folders[0], f"is on another drive than {folders[-1]}", "put all files below one folder")
     return Path(os.path.commonpath(folders))
 
 
+def _settled(path: Path) -> Path:
+    """Return a path without links among its folders: a folder of data may be one, and a file keeps its name."""
+    absolute = Path(os.path.abspath(path))
+    return absolute.parent.resolve() / absolute.name
+
+
 def _datalist(
-    found: Found, lists: dict[str, list[Case]], table: dict[str, Any], root: Path, source: dict[str, Any]
+    found: Found, lists: Lists, table: dict[str, Any], ignore: int | None, root: Path, seed: int
 ) -> dict[str, Any]:
-    items = {key: [_item(case, root, key) for case in cases] for key, cases in lists.items()}
-    counts = {key: len(cases) for key, cases in lists.items()}
-    about = {"reader": "folder", "layout": found.layout, **source, "counts": counts}
-    if not found.spacing_known:
-        about["spacing"] = "unknown"
+    about: dict[str, Any] = {"reader": "folder", "layout": found.layout, "seed": seed}
+    about["counts"] = {key: len(cases) for key, cases in lists.items()}
+    about |= {"endings": [*found.endings]} if found.endings else {}
+    about |= {} if found.spacing_known else {"spacing": "unknown"}
     channels = {"channels": [*found.channels]} if found.channels else {}
-    return {"name": root.name, **table, **channels, **items, "source": about}
+    ignored = {} if ignore is None else {"ignore": ignore}
+    items = {key: [_item(case, root) for case in cases] for key, cases in lists.items()}
+    return {"name": root.name, **table, **channels, **ignored, **items, "source": about}
 
 
-def _item(case: Case, root: Path, key: str) -> dict[str, Any]:
-    files = [Path(os.path.relpath(os.path.abspath(path), root)).as_posix() for path in case.images]
-    item = {"image": files if len(files) > 1 else files[0], "subject": case.subject, "case": case.name}
-    if case.label and key != "unlabeled":
-        item["label"] = Path(os.path.relpath(os.path.abspath(case.label), root)).as_posix()
-    return item
+def _item(case: Case, root: Path) -> dict[str, Any]:
+    images = [_relative(path, root) for path in case.images]
+    item = {"image": images if len(images) > 1 else images[0], "subject": case.subject, "case": case.name}
+    return item | ({"label": _relative(case.label, root)} if case.label else {})
 
 
-def _list_remarks(lists: dict[str, list[Case]]) -> Iterable[str]:
+def _relative(path: Path, root: Path) -> str:
+    relative = _settled(path).relative_to(root).as_posix()
+    join_inside(root, relative)  # refuses a file that is a link out of the folder
+    return relative
+
+
+def _list_remarks(lists: Lists) -> Iterator[str]:
     if not lists["unlabeled"]:
         yield "no image is without label: only supervised learning is possible; name more images with --unlabeled"
     if len({case.subject for case in lists["labeled"]}) == 1:

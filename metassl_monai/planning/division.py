@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metassl_monai.data import DatalistError
+from metassl_monai.data.datalist import LISTS
 
 from .found import Case
 
@@ -32,8 +33,9 @@ def divide_cases(
 ) -> tuple[dict[str, list[Case]], list[str]]:
     """Put cases into the lists of a datalist, so that no two lists share a subject.
 
-    Cases whose layout puts them into a list stay there. Of the other subjects with a label, ``validation`` are drawn.
-    Images without label of subjects that are labeled elsewhere would put these into two lists and are left out.
+    Cases whose layout puts them into a list stay there, but for those to learn from and to validate on where a number
+    of validation subjects is given. Of the other subjects with a label, that many are drawn. Images without label of
+    subjects that are labeled elsewhere would put these into two lists and are left out.
 
     Args:
         cases: cases with their subjects.
@@ -47,32 +49,47 @@ def divide_cases(
         and remarks.
 
     Raises:
-        DatalistError: if no subject is labeled, or as many are to be held out as there are.
+        DatalistError: if no subject is labeled, as many are to be held out as there are, or a subject is to learn from
+            and in the layout's validation or test list.
     """
-    lists: dict[str, list[Case]] = {key: [] for key in ("labeled", "unlabeled", "validation", "test", "monitor")}
-    settled = {str(case.subject): case.key for case in cases if case.key}
-    labeled = sorted({str(case.subject) for case in cases if case.label and not case.key} - settled.keys())
+    if validation is not None:
+        cases = [case._replace(key=None) if case.key in ("labeled", "validation") else case for case in cases]
+    lists_of = {str(case.subject): case.key for case in cases if case.key}
+    labeled = _labeled_subjects(cases, lists_of, where)
+    fixed = sum(key == "labeled" for key in lists_of.values())
     if validation is None:
-        validation = 0 if "validation" in settled.values() else validation_count(len(labeled))
-    possible = len(labeled) - (0 if "labeled" in settled.values() else 1)
-    if possible < 0:
+        validation = 0 if "validation" in lists_of.values() else validation_count(len(labeled))
+    if not labeled and not fixed:
         raise DatalistError(where, "no image has a label", "annotate at least one, or correct --labels")
+    possible = len(labeled) - (0 if fixed else 1)
     if not 0 <= validation <= possible:
         cause = f"cannot hold out {validation} of {len(labeled)} labeled subjects for validation"
         raise DatalistError(where, cause, f"pass --validation with a number from 0 to {possible}")
     held_out = set(random.Random(seed).sample(labeled, validation))
-    settled |= {subject: "validation" if subject in held_out else "labeled" for subject in labeled}
+    lists_of |= {subject: "validation" if subject in held_out else "labeled" for subject in labeled}
+    lists: dict[str, list[Case]] = {key: [] for key in LISTS}
     left_out = []
-    for case in sorted(cases):
-        key = case.key or settled.get(str(case.subject), "unlabeled")
-        if key == "unlabeled" or case.label:
+    for case in sorted(cases, key=lambda case: case.name):
+        key = case.key or lists_of.get(str(case.subject), "unlabeled")
+        if case.key or case.label or key == "unlabeled":
             lists[key].append(case)
         else:
             left_out.append(case.name)
-    remarks = [f"{', '.join(left_out[:3])}{' ...' if len(left_out) > 3 else ''}: {_left_out(left_out)}"]
-    return lists, remarks if left_out else []
+    return lists, [_left_out(left_out)] if left_out else []
 
 
-def _left_out(names: list[str]) -> str:
+def _labeled_subjects(cases: Sequence[Case], lists_of: dict[str, str], where: Path) -> list[str]:
+    """Return the subjects to divide: those with a label that no list of the layout has."""
+    labeled = {str(case.subject) for case in cases if case.label and not case.key}
+    both = sorted(subject for subject in labeled if lists_of.get(subject) in ("validation", "test"))
+    if both:
+        cause = f"the subject {both[0]} is to learn from, and in the list {lists_of[both[0]]!r}"
+        raise DatalistError(where, cause, "take it out of one of them")
+    return sorted(labeled - lists_of.keys())
+
+
+def _left_out(names: Sequence[str]) -> str:
+    shown = f"{', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
     images = "1 image has" if len(names) == 1 else f"{len(names)} images have"
-    return f"{images} no label while others of the same subject have one: left out, as no subject may be in two lists"
+    why = "while others of the same subject have one: left out, as no subject may be in two lists"
+    return f"{images} no label {why} ({shown})"

@@ -27,6 +27,7 @@ class Found:
     layout: str
     cases: list[Case]
     channels: tuple[str, ...] = ()  # names, where an image has several channels
+    endings: tuple[str, ...] = ()  # of the names of files, by which channels were told apart
     names: dict[int, str] = field(default_factory=dict)  # of raw label values
     ignore: int | None = None
     fixed: dict[str, Any] = field(default_factory=dict)  # what goes into the datalist as it is, such as `labels`

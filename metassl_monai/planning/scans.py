@@ -67,9 +67,12 @@ def stem_of(path: Path) -> str:
 
 
 def _paths(folder: Path, exclude: set[Path]) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
+    seen = {*exclude, folder.resolve()}
+    for place, folders, names in os.walk(folder, followlinks=True):
         base = Path(place)
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and (base / n).resolve() not in exclude)
+        inner = {name: (base / name).resolve() for name in sorted(folders) if not name.startswith(".")}
+        folders[:] = [name for name, real in inner.items() if real not in seen]
+        seen |= {*inner.values()}  # a link may lead back
         files = [base / name for name in sorted(names) if not name.startswith(".")]
         files = [file for file in files if file.name.upper() != "DICOMDIR"]
         images = [file for file in files if file.name.lower().endswith(SUFFIXES) and file.suffix.lower() != ".dcm"]

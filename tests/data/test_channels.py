@@ -149,6 +149,18 @@ def test_a_film_is_no_image_of_one_channel(folder: Path) -> None:
     assert check_images([folder / "a4d.nii.gz", [str(folder / name) for name in TWO]], "volume", channels=2) == []
 
 
+def test_a_fourth_axis_of_one_is_none(folder: Path) -> None:
+    voxels = read_scan(folder / "a_0000.nii.gz")
+    save(folder / "a_0000.nii.gz", voxels.numpy()[..., None])
+    save(folder / "a_label.nii.gz", read_scan(folder / "a_label.nii.gz").numpy()[..., None].astype(np.uint8))
+    datalist = {key: value for key, value in content("a_0000.nii.gz").items() if key != "channels"}
+    assert problems(folder, datalist) == []
+    item = load_datalist(folder / "datalist.json", "labeled", folder)[0]
+    case = case_loading(["image", "label"], folder / "datalist.json")(item)
+    assert case["image"].shape == case["label"].shape == (1, *SHAPE)
+    assert torch.equal(read_scan(item["image"]).as_tensor(), voxels.as_tensor())
+
+
 def test_the_prediction_is_named_after_what_the_files_share(folder: Path, tmp_path: Path) -> None:
     files = [str(folder / name) for name in TWO]
     expected = tmp_path / "out" / "a_seg.nii.gz"

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which layout data has, recognized by what lies in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from metassl_monai.data import DatalistError
+from metassl_monai.data.datalist import parse_json
+
+from .folders import further_cases, read_folders
+from .found import Found
+from .h5 import h5_files, read_h5
+from .lists import read_list
+from .nnunet import is_nnunet, read_nnunet
+from .scans import scans_in
+
+__all__ = ["read_layout"]
+
+
+def read_layout(images: Path, labels: Path | None, unlabeled: Sequence[Path], out: Path, suffix: str | None) -> Found:
+    """Return the cases of any layout that is known.
+
+    A JSON file is read as a list of cases. Where there is no folder of labels, a folder with ``imagesTr`` and
+    ``labelsTr`` is nnU-Net's, another with a ``dataset.json`` the Decathlon's, and one with h5 files and no other
+    image that of SSL4MIS. All else is plain folders.
+
+    Args:
+        images: a folder, or a JSON file.
+        labels: the folder of labels, of plain folders.
+        unlabeled: further folders of images without label.
+        out: a folder that holds none of the data; h5 files are converted into it.
+        suffix: what names of labels end with, in plain folders.
+
+    Raises:
+        DatalistError: as the readers of the layouts do.
+    """
+    if labels is None and images.is_dir() and not scans_in(images, [out]) and h5_files(images):
+        return read_h5(images, unlabeled, out / "converted")
+    exclude = [out, *(folder for folder in unlabeled if folder.resolve() != images.resolve())]
+    found = _read(images, labels, exclude, suffix)
+    for folder in unlabeled:
+        annotations = [labels] if labels else []
+        cases = further_cases(folder, found.cases, found.endings, [out, *annotations])
+        if not cases:
+            raise DatalistError(folder, "holds no image that is not there already", "correct --unlabeled")
+        found.cases += cases
+    return found
+
+
+def _read(images: Path, labels: Path | None, exclude: Sequence[Path], suffix: str | None) -> Found:
+    if images.is_file() and images.suffix.lower() == ".json":
+        return read_list(images)
+    if labels is None and is_nnunet(images):
+        return read_nnunet(images, exclude)
+    if labels is None and _lists_cases(images / "dataset.json"):
+        return read_list(images / "dataset.json")
+    return read_folders(images, labels, suffix, exclude)
+
+
+def _lists_cases(file: Path) -> bool:
+    content = parse_json(file) if file.is_file() else None
+    return isinstance(content, dict) and isinstance(content.get("training"), list)
