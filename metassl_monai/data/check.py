@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -164,6 +165,7 @@ def _load(file: str, kind: Kind | None) -> tuple[MetaTensor | None, list[Problem
         unusable = list(_header_problems(file))
         if unusable:
             return None, unusable
+        _read_to_end(file)
         image = read_scan(file)
         unusable = [*_geometry_problems(file, image.shape, image.affine.numpy()), *_kind_problems(file, image, kind)]
     # Damaged bytes make readers raise nearly anything (OSError, EOFError, zlib.error, struct.error, MemoryError, ...),
@@ -175,6 +177,14 @@ def _load(file: str, kind: Kind | None) -> tuple[MetaTensor | None, list[Problem
         cause = f"cannot be read to its end ({type(error).__name__}: {reason[:120]})"
         return None, [Problem(file, cause, "the file is damaged or not an image: copy or export it again")]
     return (None, unusable) if unusable else (image, list(_voxel_problems(file, image)))
+
+
+def _read_to_end(file: str) -> None:
+    """Compare the checksum at the end of a compressed file, which readers that stop at the last voxel never reach."""
+    if file.lower().endswith(".gz") and os.path.isfile(file):
+        with gzip.open(file) as stream:
+            while stream.read(1 << 20):
+                pass
 
 
 def _header_problems(file: str) -> Iterator[Problem]:
