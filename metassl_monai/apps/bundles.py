@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,6 +100,27 @@ def run_command(command: Sequence[str]) -> None:
     """
     sys.stdout.write(f"$ {shlex.join(command)}\n")
     sys.stdout.flush()
-    status = subprocess.run([sys.executable, *command[1:]], check=False).returncode
+    status = _status([sys.executable, *command[1:]])
     if status != 0:
         raise UserError(status)
+
+
+def _status(command: Sequence[str]) -> int:
+    """Run a command and return its exit status; it is stopped with this program and does not go on without it."""
+    child = subprocess.Popen(command)
+    in_charge = threading.current_thread() is threading.main_thread()
+    stops = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if in_charge and hasattr(signal, name)]
+    before = {number: signal.signal(number, lambda number, _: child.send_signal(number)) for number in stops}
+    try:
+        status = _wait(child)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return status if status >= 0 else 128 - status  # as shells have it
+
+
+def _wait(child: subprocess.Popen) -> int:
+    try:
+        return child.wait()
+    except KeyboardInterrupt:  # the terminal sends Ctrl-C to both, and the child has something to say about it
+        return child.wait()

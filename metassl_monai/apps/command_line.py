@@ -15,27 +15,30 @@ import monai.bundle
 from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
+from .command_values import config_order_mistakes, value_mistakes, word_mistakes
 from .errors import refuse, silence_mistakes, tell_root_cause
 
-__all__ = ["check_command_line", "running_config", "running_parser", "unknown_ids"]
+__all__ = ["check_command_line", "command_mistakes", "running_config", "running_parser", "unknown_ids"]
 
 
 def check_command_line(argv: Sequence[str] | None = None) -> None:
-    """Stop before anything is written if ``python -m monai.bundle run`` was given an id that no config knows.
+    """Stop before anything is written if ``python -m monai.bundle run`` was given what it would not do.
 
-    From here on a mistake that the package finds while MONAI builds the run is one message, too.
+    An id that no config knows, a word that would be ignored, a value that its id does not take, config files in an
+    order that undoes one of them. From here on a mistake that the package finds while MONAI builds the run is one
+    message, too.
 
     Args:
         argv: the command line, ``sys.argv`` if left out.
 
     Raises:
-        UserError: with one message that names every unknown id and the nearest known one.
+        UserError: with one message that names each of them and the remedy.
     """
     argv = sys.argv if argv is None else argv
     if _is_monai_bundle(argv):
         sys.excepthook = tell_root_cause
         silence_mistakes()
-    refuse(unknown_ids(argv))
+    refuse(command_mistakes(argv))
 
 
 def running_config() -> Any:
@@ -64,19 +67,30 @@ def running_parser() -> ConfigParser | None:
     return None
 
 
+def command_mistakes(argv: Sequence[str]) -> Iterator[str]:
+    """Yield a message for each mistake of a ``python -m monai.bundle run``; other programs are left alone."""
+    if not _is_monai_bundle(argv):
+        return
+    mistakes = list(word_mistakes(argv[1:]))
+    given = dict(_flags(argv[1:]))
+    if not mistakes and "config_file" in given:
+        files = _files(given["config_file"])
+        mistakes += config_order_mistakes(files, [ConfigParser.load_config_file(file) for file in files])
+    yield from mistakes
+    if not mistakes and "config_file" in given:  # else they cannot be merged, or values are not where they should be
+        yield from unknown_ids(argv)
+        yield from value_mistakes(given, _read(given["config_file"]).get())
+
+
 def unknown_ids(argv: Sequence[str]) -> Iterator[str]:
     """Yield a message for each ``--id`` of a ``python -m monai.bundle run`` that no config knows.
 
     MONAI accepts any id in silence, so that ``--iteration 100`` would train for the default number of iterations.
-    Programs other than MONAI's command line pass no ids in ``argv`` and are left alone.
     """
-    if not _is_monai_bundle(argv):
+    given = dict(_flags(argv[1:])) if _is_monai_bundle(argv) else {}
+    if "config_file" not in given:  # no command of MONAI's, or named in an args_file, which MONAI reads itself
         return
-    given = dict(_flags(argv[1:]))
-    if "config_file" not in given:  # named in an args_file, which MONAI reads itself
-        return
-    parser = ConfigParser()
-    parser.read_config(_literal(given["config_file"]))
+    parser = _read(given["config_file"])
     known = set(parser.get()) | set(inspect.signature(monai.bundle.run).parameters)
     tracking = given.get("tracking", "")
     if tracking in DEFAULT_EXP_MGMT_SETTINGS:
@@ -95,6 +109,12 @@ def unknown_ids(argv: Sequence[str]) -> Iterator[str]:
         yield f"--{name}: no config id of this name. {hint}"
 
 
+def _read(config_file: str) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config(_literal(config_file))
+    return parser
+
+
 def _is_monai_bundle(argv: Sequence[str]) -> bool:
     return Path(argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py")
 
@@ -110,3 +130,9 @@ def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _literal(value: str) -> str | list[str]:
     return ast.literal_eval(value) if value.startswith("[") else value
+
+
+def _files(config_file: str) -> list[str]:
+    # several files may also be one text, with commas
+    names = _literal(config_file)
+    return [str(name) for name in (names.split(",") if isinstance(names, str) else names)]

@@ -116,7 +116,9 @@ def silence_mistakes() -> None:
 
 def _tells_no_mistake(record: logging.LogRecord) -> bool:
     # engines log an exception while they handle it; a warning at such a time tells of something that goes on
-    return record.levelno < logging.ERROR or user_mistake(sys.exc_info()[1]) is None
+    error = sys.exc_info()[1]
+    told = isinstance(error, SystemExit) or user_mistake(error) is not None
+    return record.levelno < logging.ERROR or not told
 
 
 def _raised_here(trace: TracebackType | None) -> bool:

@@ -21,15 +21,15 @@ __all__ = ["prepare_acdc"]
 
 LABELS = {"0": "background", "1": "right ventricle", "2": "myocardium", "3": "left ventricle"}
 LAYOUT = "training/patientNNN/patientNNN_frameMM.nii.gz and patientNNN_frameMM_gt.nii.gz"
-FRAME = re.compile(r"patient\d{3}_frame\d{2}\.nii\.gz")
+FRAME = re.compile(r"(patient\d{3}_frame\d{2})\.nii(\.gz)?")
 
 
 def prepare_acdc(source: str | os.PathLike[str], labeled: int, seed: int | str = "published") -> dict[str, Any]:
     """Describe the official release of ACDC as a datalist; nothing is written.
 
     The layout is ``training/patientNNN/{Info.cfg, patientNNN_4d.nii.gz, patientNNN_frameMM.nii.gz,
-    patientNNN_frameMM_gt.nii.gz}``; ``Info.cfg`` and the 4D film are ignored, and so are patients outside the published
-    split. Labels: 0 background, 1 right ventricle, 2 myocardium, 3 left ventricle.
+    patientNNN_frameMM_gt.nii.gz}``, or the same without ``.gz``; ``Info.cfg`` and the 4D film are ignored, and so are
+    patients outside the published split. Labels: 0 background, 1 right ventricle, 2 myocardium, 3 left ventricle.
 
     Args:
         source: the release's folder, or its ``training`` folder; the datalist's paths are relative to it.
@@ -68,11 +68,13 @@ def _cases(root: Path, patient: str) -> list[Item]:
     """Return one item for each frame of a patient, in order; none where the patient is not on disk."""
     base = Path("training") if (root / "training").is_dir() else Path()
     folder = base / patient
-    images = sorted(path.name for path in (root / folder).glob("*.nii.gz") if FRAME.fullmatch(path.name))
-    return [_item(folder, name, patient) for name in images]
+    if not (root / folder).is_dir():
+        return []
+    # a copy that was unpacked beside the original comes first, and is replaced
+    names = {match[1]: match[0] for match in map(FRAME.fullmatch, sorted(os.listdir(root / folder))) if match}
+    return [_item(folder, case, name.removeprefix(case), patient) for case, name in names.items()]
 
 
-def _item(folder: Path, image: str, patient: str) -> Item:
-    case = image.removesuffix(".nii.gz")
-    label = folder / f"{case}_gt.nii.gz"
-    return {"image": (folder / image).as_posix(), "subject": patient, "case": case, "label": label.as_posix()}
+def _item(folder: Path, case: str, suffix: str, patient: str) -> Item:
+    image, label = ((folder / f"{case}{part}{suffix}").as_posix() for part in ("", "_gt"))
+    return {"image": image, "subject": patient, "case": case, "label": label}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -51,6 +52,7 @@ def load_checked(file: str, kind: Kind | None, channels: int = 1) -> tuple[MetaT
         unusable = list(_header_problems(file, channels))
         if unusable:
             return None, unusable
+        _read_to_end(file)
         image = read_scan(file)
         shape = (*image.shape[1:], image.shape[0]) if image.ndim == 4 else tuple(image.shape)
         unusable = list(_geometry_problems(file, shape, image.affine.numpy(), channels))
@@ -67,6 +69,14 @@ def load_checked(file: str, kind: Kind | None, channels: int = 1) -> tuple[MetaT
         return None, unusable
     first: MetaTensor = image[0] if channels > 1 else image  # type: ignore[assignment]
     return first, list(_voxel_problems(file, image))
+
+
+def _read_to_end(file: str) -> None:
+    """Compare the checksum at the end of a compressed file, which readers that stop at the last voxel never reach."""
+    if file.lower().endswith(".gz") and os.path.isfile(file):
+        with gzip.open(file) as stream:
+            while stream.read(1 << 20):
+                pass
 
 
 def _header_problems(file: str, channels: int) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from monai.data import MetaTensor
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
@@ -151,8 +152,15 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         return self.state.output
 
     def _check_epoch(self) -> None:
+        self._share_statistics()
         self.finite_losses.check()
         refuse_not_finite(self.unwrapped_method.state_dict(), f"iteration {self.state.iteration}")
+
+    def _share_statistics(self) -> None:
+        """Give all ranks the first one's batch statistics, so that they validate the network that it saves."""
+        if isinstance(self.method, DistributedDataParallel):
+            for buffer in self.unwrapped_method.buffers():
+                dist.broadcast(buffer, src=0)
 
     def _accumulation_bounds(self) -> tuple[bool, bool]:
         """Whether this iteration is the first and whether it is the last of an accumulated step."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from .average_network import AverageNetwork
 from .case_table import CaseTable
-from .checkpoint import BestNetwork, LastNetwork, TrainingCheckpoint
+from .checkpoint import TrainingCheckpoint
 from .hidden_labels import HiddenLabels
 from .history import History
+from .kept_network import BestNetwork, LastNetwork
 from .pictures import TrainingCurves, TrainingPictures
 from .progress import RunProgress
 from .region_pictures import RegionPictures

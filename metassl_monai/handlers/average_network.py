@@ -11,7 +11,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from .checkpoint import is_first_rank, save_network
+from .kept_network import save_network
+from .ranks import is_first_rank
 
 __all__ = ["AverageNetwork"]
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: the whole state of a run at the end of each epoch, and the best or the last network."""
+"""Checkpoints: the whole state of a run at the end of each epoch."""
 
 from __future__ import annotations
 
-import io
 import logging
 import zipfile
 from collections.abc import Mapping
@@ -11,24 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from filelock import FileLock, Timeout
 from ignite.engine import Engine, Events
-from torch import nn
 
 from metassl_monai.files import atomic_write
 from metassl_monai.finite import refuse_not_finite
-from metassl_monai.network_record import write_record
 
+from .ranks import is_first_rank
 from .record import LENGTH, record_differences
+from .termination import stop_at_safe_points
 
-__all__ = ["BestNetwork", "CheckpointError", "LastNetwork", "TrainingCheckpoint"]
+__all__ = ["CheckpointError", "TrainingCheckpoint"]
 
 _logger = logging.getLogger(__name__)
 _BEST = ("best_metric", "best_metric_epoch")
-
-
-def is_first_rank() -> bool:
-    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
 class CheckpointError(ValueError):
@@ -42,6 +37,9 @@ class TrainingCheckpoint:
     written at epoch ends only: within an epoch the data stream could not be continued. Give it after the
     ``ValidationHandler``, so that it saves the best metric of the epoch that ends.
 
+    Two processes never train in one folder: the first holds a lock beside the checkpoint until it ends. A training that
+    is stopped by a signal says which checkpoint it leaves.
+
     Args:
         path: the checkpoint file; loaded with ``weights_only=True``.
         objects: what to save by name, each with ``state_dict`` and ``load_state_dict``: method, optimizer, scheduler.
@@ -52,7 +50,8 @@ class TrainingCheckpoint:
             unless it is only longer or shorter.
 
     Raises:
-        CheckpointError: when the run starts, if the file is damaged or was made with something else.
+        CheckpointError: when the run starts, if the file is damaged or was made with something else, or another
+            process trains in this folder.
         NotFiniteError: instead of saving weights that are not finite.
     """
 
@@ -71,11 +70,35 @@ class TrainingCheckpoint:
         self.resume = resume
         self.interval = interval
         self.record = record
+        self.saved = "No epoch was complete: nothing was saved."
+        # one a process, so that a second run in this process is no other training
+        self.lock = FileLock(self.path.with_name(".training.lock"), is_singleton=True)
 
     def attach(self, engine: Engine) -> None:
-        """Register on ``STARTED`` and ``EPOCH_COMPLETED``."""
+        """Register on ``STARTED``, ``EPOCH_COMPLETED`` and ``COMPLETED``."""
+        engine.add_event_handler(Events.STARTED, self.claim)
         engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        engine.add_event_handler(Events.COMPLETED, self.release)
+
+    def claim(self, engine: Engine) -> None:
+        """Keep other processes from training in this folder, and be told when the training is to stop."""
+        engines = (engine,) if self.evaluator is None else (engine, self.evaluator)
+        stop_at_safe_points(*engines, tell=lambda: self.saved)
+        if not is_first_rank():
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            raise CheckpointError(
+                f"{self.path.parent}: another process trains in this folder: wait for it, or choose another "
+                "--output_dir."
+            ) from None
+
+    def release(self) -> None:
+        """Leave the folder to others."""
+        self.lock.release(force=True)
 
     def load(self, engine: Engine) -> None:
         """Restore the state where a checkpoint exists and ``resume`` is set."""
@@ -104,6 +127,7 @@ class TrainingCheckpoint:
                     self.objects[name].total_iters,
                     iterations,
                 )
+        self._remember(engine)
         _logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
 
     def _read(self) -> dict[str, Any]:
@@ -162,74 +186,16 @@ class TrainingCheckpoint:
         refuse_not_finite(engine.unwrapped_method.state_dict(), f"iteration {engine.state.iteration}")
         with atomic_write(self.path, "wb") as file:
             torch.save(checkpoint, file)
+        self._remember(engine)
+
+    def _remember(self, engine: Engine) -> None:
+        done, last = engine.state.epoch, engine.state.max_epochs
+        self.saved = (
+            f"{self.path} holds epoch {done} of {last}: the same command with --resume True goes on from there."
+        )
 
     def _all_objects(self, engine: Any) -> dict[str, Any]:
         return {**self.objects, "scaler": engine.scaler}
-
-
-class BestNetwork:
-    """Keep the network with the best key metric as a flat state dict, which ``inference.json`` loads.
-
-    Args:
-        path: the file, usually ``models/model.pt``.
-        network: the network to save, usually ``method.inference_network``.
-        record: what the network is made with; written to a JSON file beside it, with the SHA-256 of the network's file.
-
-    Raises:
-        NotFiniteError: instead of saving weights that are not finite.
-    """
-
-    def __init__(self, path: str | Path, network: nn.Module, record: Mapping[str, Any] | None = None) -> None:
-        self.path = Path(path)
-        self.network = network
-        self.record = record
-
-    def attach(self, engine: Engine) -> None:
-        """Register on the ``EPOCH_COMPLETED`` of a validation engine."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
-
-    def save(self, engine: Any) -> None:
-        """Write the network if this validation was the best so far."""
-        if is_first_rank() and engine.state.best_metric_epoch == engine.state.epoch:
-            save_network(self.network, self.path, self.record)
-
-
-class LastNetwork:
-    """Keep the network as the training left it, as a flat state dict: for protocols without validation, and stages.
-
-    Args:
-        path: the file; it appears when the training is complete.
-        network: the network to save, usually ``method.inference_network``.
-        record: what the network is made with; written to a JSON file beside it, with the SHA-256 of the network's file.
-
-    Raises:
-        NotFiniteError: instead of saving weights that are not finite.
-    """
-
-    def __init__(self, path: str | Path, network: nn.Module, record: Mapping[str, Any] | None = None) -> None:
-        self.path = Path(path)
-        self.network = network
-        self.record = record
-
-    def attach(self, engine: Engine) -> None:
-        """Register on the ``COMPLETED`` of a trainer."""
-        engine.add_event_handler(Events.COMPLETED, self.save)
-
-    def save(self) -> None:
-        """Write the network."""
-        if is_first_rank():
-            save_network(self.network, self.path, self.record)
-
-
-def save_network(network: nn.Module, path: Path, record: Mapping[str, Any] | None = None) -> None:
-    state = network.state_dict()
-    refuse_not_finite(state, str(path))
-    content = io.BytesIO()
-    torch.save(state, content)
-    if record is not None:  # first, since a network without its record would pass for a user's own
-        write_record(path, content.getbuffer(), record)
-    with atomic_write(path, "wb") as file:
-        file.write(content.getbuffer())
 
 
 def _plain(value: Any) -> int | float:

@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler
 from monai.utils import path_to_sqlite_uri
 
-from .termination import terminating_as_exit
+from .termination import stop_at_safe_points
 from .tracked_run import TrackedRun, opening
 
 __all__ = ["SafeMLFlowHandler"]
@@ -97,7 +97,7 @@ class SafeMLFlowHandler(MLFlowHandler):
         if self.remembered is not None:
             self.remembered.write(self.place, self.cur_run.info.run_id)  # type: ignore[attr-defined]
         if self.close_on_complete:
-            terminating_as_exit()
+            stop_at_safe_points(engine)
 
     def _join(self) -> None:
         """Take the run that is remembered, or forget it."""

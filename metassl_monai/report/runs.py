@@ -26,11 +26,15 @@ _DIGITS = 6
 def write_run(path: str | Path, run: Run) -> None:
     """Write a run as strict JSON with 6 significant digits, one line a case and a metric so that changes can be read.
 
+    The settings keep all digits: they say which cell of an experiment a run is.
+
     Args:
         path: the file; its folder is created.
         run: see :data:`Run`.
     """
-    lines = [f" {json.dumps(key)}: {_text(value)}" for key, value in _rounded(null_for_nan(run)).items()]
+    run = null_for_nan(run)
+    content = {key: value if key == "settings" else _rounded(value) for key, value in run.items()}
+    lines = [f" {json.dumps(key)}: {_text(value)}" for key, value in content.items()]
     with atomic_write(path) as file:
         file.write("{\n" + ",\n".join(lines) + "\n}\n")
 

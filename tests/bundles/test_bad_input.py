@@ -15,7 +15,7 @@ import torch
 
 from metassl_monai.apps import UserError
 from metassl_monai.apps.bundles import bundle_command, bundle_path
-from metassl_monai.apps.command_line import check_command_line, unknown_ids
+from metassl_monai.apps.command_line import check_command_line, command_mistakes
 from metassl_monai.networks import UNet2D
 
 ACDC = "acdc_cardiac_mri_segmentation"
@@ -356,7 +356,7 @@ def test_ids_of_inference_are_checked():
 def ids(*arguments):
     train = str(bundle_path(ACDC) / "configs" / "train.json")
     argv = ["/somewhere/monai/bundle/__main__.py", "run", "training", "--config_file", train, *arguments]
-    return list(unknown_ids(argv))
+    return list(command_mistakes(argv))
 
 
 @pytest.mark.parametrize(
@@ -384,4 +384,68 @@ def test_unknown_ids_are_named(unknown):
 
 
 def test_other_programs_command_lines_are_left_alone():
-    assert list(unknown_ids(["pytest", "--nonsense", "3"])) == []
+    assert list(command_mistakes(["pytest", "--nonsense", "3"])) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--resume", "false"], "--resume false: write True or False"),
+        (["--amp", "false"], "--amp false: write True or False"),
+        (["--check_data", "no"], "--check_data no: write True or False"),
+        (["-iterations", "5"], "-iterations: options begin with two dashes: write --iterations"),
+        (["--output_dir", "my", "runs"], "runs: is no option: write --id VALUE, with quotes around a value"),
+        (["iterations"], "iterations: is no option"),
+        (["--iterations"], "--iterations: has no value"),
+        (["--iterations", "--seed", "3"], "--iterations: has no value"),
+        (["--iterations", "0"], "--iterations 0: must be 1 or more"),
+        (["--iterations", "abc"], "--iterations abc: must be a whole number"),
+        (["--iterations", "2.5"], "--iterations 2.5: must be a whole number"),
+        (["--iterations="], "--iterations : must be a whole number"),
+        (["--labeled_batch_size", "0"], "--labeled_batch_size 0: must be 1 or more"),
+        (["--num_workers", "-1"], "--num_workers -1: must be 0 or more"),
+        (["--features", "8"], "--features 8: must be a list"),
+        (["--keep", "worst"], "--keep worst: choose best or last"),
+        (["--method_name", "mean_teacher"], "--method_name: it only names the run: give the method's overlay"),
+    ],
+    ids=" ".join,
+)
+def test_words_and_values_that_would_do_something_else_are_refused(words, message):
+    (found,) = ids(*words)
+    assert found.startswith(message)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--resume", "True"],
+        ["--amp", "False"],
+        ["--keep", "last"],
+        ["--seed", "0"],
+        ["--num_workers=2"],
+        ["--num_workers", "$1 + 1"],
+        ["--spatial_size", "[64,64]"],
+        ["--output_dir", "-runs"],
+        ["--device", "cuda:1"],
+    ],
+    ids=" ".join,
+)
+def test_sensible_values_pass(words):
+    assert ids(*words) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train", "plain", "bcp"], "plain.json must come after bcp.json"),
+        (["bcp", "train"], "train.json must come first"),
+        (["train", "bcp", "mean_teacher"], "bcp.json, mean_teacher.json are overlays of several methods"),
+        (["train", "bcp", "acdc_small", "plain", "adamw"], None),
+        (["train", "monitor"], None),
+    ],
+)
+def test_configs_in_an_order_that_undoes_one_of_them_are_refused(names, message):
+    files = str([str(bundle_path(ACDC) / "configs" / f"{name}.json") for name in names])
+    found = list(command_mistakes(["monai/bundle/__main__.py", "run", "training", "--config_file", files]))
+    assert len(found) == (message is not None)
+    assert message is None or message in found[0]

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from statistics import fmean
 
 import nibabel
 import numpy as np
@@ -133,6 +134,15 @@ def test_two_processes_train_together(phantom, tmp_path):
     assert checkpoint["iteration"] == 4
     assert not any(key.startswith("module.") for key in checkpoint["method"])
     assert len(list((tmp_path / "out").glob("config_*.json"))) == 1
+    configs = config_files(bundle_path(BUNDLE), ["train", "mean_teacher", "evaluate", "multi_gpu_train"])
+    evaluate = bundle_command("evaluating", configs, [*arguments, "--output_dir", "out"])
+    run([*launcher, *evaluate[1:]], tmp_path, CUDA_VISIBLE_DEVICES="")
+    rows = json.loads((tmp_path / "out" / "evaluation_validation" / "metrics.json").read_text())["cases"]
+    scores = {row["case"]: row["dice"] for row in rows if row["structure"] == "mean"}
+    cases = [item["case"] for item in json.loads(phantom.read_text())["validation"]]
+    assert sorted(scores) == sorted(cases)  # those of both processes
+    # the network that was measured is the one that was saved
+    assert fmean(scores.values()) == pytest.approx(checkpoint["evaluator"]["best_metric"], abs=1e-5)
 
 
 def test_inference_without_a_network_says_so(phantom, tmp_path):

@@ -130,3 +130,17 @@ def test_real_release(labeled: int, subjects: set[str], slices: int, tmp_path: P
     assert len(set.union(*lists)) == sum(map(len, lists))
     write_datalist(datalist, tmp_path / "acdc.json")
     assert check_datalist(tmp_path / "acdc.json", DATA, lists=["labeled"]) == []
+
+
+def test_an_unpacked_release_is_read_as_well(release: Path) -> None:
+    packed = prepare_acdc(release, labeled=2)
+    for file in [*release.rglob("*_frame*.nii.gz")]:
+        nibabel.save(nibabel.load(file), file.with_suffix(""))
+        if "patient050" not in file.name:  # of which both lie there
+            file.unlink()
+    unpacked = prepare_acdc(release, labeled=2)
+    assert unpacked["source"] == packed["source"]
+    images = [item["image"] for key in ("labeled", "unlabeled", "validation", "test") for item in unpacked[key]]
+    assert all((release / image).is_file() for image in images)
+    assert {image.endswith(".gz") for image in images if "patient050" in image} == {True}
+    assert {image.endswith(".nii") for image in images if "patient050" not in image} == {True}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -306,3 +307,30 @@ def test_a_checkpoint_without_a_record_is_resumed_with_a_warning(
     run = make_run("supervised", epochs=2, resume=True, record={"seed": 1}).train()
     assert run.trainer.state.epoch == 2
     assert "does not say what it was made with" in caplog.text
+
+
+def test_signals_belong_to_the_program_again_when_a_training_is_complete(make_run: Callable) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    during: list[Any] = []
+    run = make_run("supervised", epochs=1)
+    run.trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda engine: during.append(signal.getsignal(signal.SIGINT))
+    )
+    run.train()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert before not in during
+
+
+def test_a_signal_stops_a_training_after_the_iteration(make_run: Callable, capsys: pytest.CaptureFixture) -> None:
+    run = make_run("supervised", epochs=4)
+    run.trainer.add_event_handler(Events.ITERATION_STARTED(once=5), lambda engine: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            run.train()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert run.trainer.state.iteration == 5
+    assert "checkpoint.pt holds epoch 1 of 4: the same command with --resume True" in capsys.readouterr().err

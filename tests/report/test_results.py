@@ -162,6 +162,13 @@ def test_a_run_file_is_strict_json_with_a_line_a_case(tmp_path):
     assert mean_score(again) == pytest.approx(fmean([1 / 3, *[0.5] * 4]), rel=1e-5)
 
 
+def test_the_settings_of_a_run_keep_all_digits(tmp_path):
+    run = make_run("cps-plain", "0", [0.5] * 6)
+    run["settings"]["overrides"] = {"method_def": {"box_fraction": 2 / 3}}
+    write_run(tmp_path / "run.json", run)
+    assert read_run(tmp_path / "run.json")["settings"] == run["settings"]
+
+
 STORED = ROOT / "docs" / "results"
 
 
