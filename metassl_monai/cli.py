@@ -54,11 +54,11 @@ def demo(
 @app.command()
 def prepare(
     name: Annotated[
-        str, typer.Argument(help="The data set: abdomenct1k, acdc, brats2019, digestpath, la or pancreas_ct.")
+        str, typer.Argument(help="A data set (abdomenct1k, acdc, brats2019, digestpath, la, pancreas_ct), or folder.")
     ],
-    source: Annotated[Path, typer.Option(help="Folder of the official release.")],
-    labeled: Annotated[int, typer.Option(help="Number of labeled subjects.")],
-    out: Annotated[Path, typer.Option(help="The datalist to write.")],
+    out: Annotated[Path, typer.Option(help="The datalist to write; for folder the new bundle.")],
+    source: Annotated[Path | None, typer.Option(help="Folder of the official release.")] = None,
+    labeled: Annotated[int | None, typer.Option(help="Number of labeled subjects.")] = None,
     seed: Annotated[
         str, typer.Option(help="'published' takes the papers' subjects in their order; a number draws them.")
     ] = "published",
@@ -76,11 +76,34 @@ def prepare(
             help="The fold to test on. la: 0 to 4, the published split if left out; pancreas_ct: 0 to 3, 0 if left out."
         ),
     ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="folder: the images, in a folder or listed in a dataset.json.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="folder: the labels of some; left out where they lie beside the images.")
+    ] = None,
+    unlabeled: Annotated[list[Path] | None, typer.Option(help="folder: further images without labels.")] = None,
+    suffix: Annotated[str | None, typer.Option(help="folder: what names of labels end with, such as _roi.")] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="folder: a regular expression whose first group is the subject of a name.")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(help="folder: 1=aorta, or a file of label names.")] = None,
+    ignore: Annotated[int | None, typer.Option(help="folder: the label value of voxels nobody annotated.")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="folder: a decision, NAME=VALUE.")] = None,
 ) -> None:
-    """Write the datalist of a data set: which cases are labeled, unlabeled, for validation, for test."""
-    from metassl_monai.apps.prepare import prepare_datalist
+    """Write the datalist of a data set; or, of folders of your own scans, a bundle that trains on them."""
+    from metassl_monai.apps.prepare import prepare_datalist, refuse_missing
 
-    prepare_datalist(name, source, labeled, out, seed, validation=validation, train=train, test=test, fold=fold)
+    if name != "folder":
+        source, labeled = refuse_missing(name, source=source, labeled=labeled)
+        prepare_datalist(name, source, labeled, out, seed, validation=validation, train=train, test=test, fold=fold)
+        return
+    from metassl_monai.apps.own_data import prepare_folder
+
+    (images,) = refuse_missing(name, images=images)
+    collecting = {"unlabeled": unlabeled or (), "suffix": suffix, "subject": subject, "label_names": label or ()}
+    drawn = {"ignore": ignore, "validation": validation, "seed": int(seed) if seed.isdigit() else 0}
+    prepare_folder(images, labels, out, setting or (), **collecting, **drawn)
 
 
 @app.command()

@@ -6,13 +6,26 @@ from __future__ import annotations
 import inspect
 import sys
 from pathlib import Path
+from typing import Any
 
 from metassl_monai.data import READERS, check_datalist, write_datalist
 
 from .errors import UserError
 from .writable import check_writable_file
 
-__all__ = ["prepare_datalist", "report_problems"]
+__all__ = ["prepare_datalist", "refuse_missing", "report_problems"]
+
+
+def refuse_missing(name: str, **options: Any) -> tuple[Any, ...]:
+    """Return the values of options that this data set needs.
+
+    Raises:
+        UserError: for the first one that is missing.
+    """
+    for option, value in options.items():
+        if value is None:
+            raise UserError(f"metassl prepare {name} needs --{option}: see metassl prepare --help.")
+    return tuple(options.values())
 
 
 def prepare_datalist(name: str, source: Path, labeled: int, out: Path, seed: str, **options: int | None) -> None:
