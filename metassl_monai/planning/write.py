@@ -167,10 +167,10 @@ def _default(neutral: Config, overlays: Sequence[Config]) -> Config:
 
 
 def _undoing(overlay: Config, neutral: Config, train: Config) -> Config:
-    """Add to an overlay what the default method has changed and it does not say itself."""
+    """Begin an overlay with what the default method has changed and it does not say itself."""
     changed = {key: value for key, value in neutral.items() if train[key] != value and key not in overlay}
     changed = {key: value for key, value in changed.items() if key not in ("labeled_loss", "unlabeled_loss", "preset")}
-    return {**overlay, **changed}
+    return {"_desc_": overlay["_desc_"], **changed, **overlay}  # first, since an overlay may change a part of it
 
 
 def _losses(kind: str) -> Config:
