@@ -163,11 +163,8 @@ def test_every_method_trains_whatever_the_default_is(kind, request, tmp_path):
     )
     for method in methods:
         out = tmp_path / method
-        first = (
-            {"pretrain_iterations": 1}
-            if "pretrain" in json.loads((bundle / "configs" / f"{method}.json").read_text())
-            else {}
-        )
+        staged = json.loads((bundle / "configs" / f"{method}.json").read_text()).get("first_stage")
+        first = {"pretrain_iterations": 1} if staged else {}
         workflow = run(
             bundle, ["train", method, "metassl"], output_dir=str(out), keep="last", check_data=False, **first
         )
