@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -125,5 +126,5 @@ def _write(file: Path, array: np.ndarray) -> Path:
     voxels = array.astype(np.uint8) if array.dtype == bool else array
     image: Any = nibabel.Nifti1Image(voxels, np.eye(4), dtype=np.int32 if voxels.dtype == np.int64 else voxels.dtype)
     with atomic_write(file, "wb") as target:
-        target.write(image.to_bytes())
+        target.write(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
     return file

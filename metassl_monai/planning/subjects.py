@@ -14,7 +14,7 @@ from .found import Case
 
 __all__ = ["name_subjects", "shared_beginnings"]
 
-BIDS = re.compile(r"((?:.*/)?sub-[^\W_]+)(?=[_/.-]|$)", re.DOTALL)
+BIDS = re.compile(r"((?:.*?/)??sub-[^\W_]+)(?=[_/.-]|$)", re.DOTALL)
 
 
 def name_subjects(cases: Iterable[Case], pattern: str | None, where: Path) -> list[Case]:
