@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gzip
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,6 @@ from .found import Case, Found
 __all__ = ["h5_files", "read_h5"]
 
 SUFFIXES = (".h5", ".hdf5")
-ACDC = re.compile(r"(?:.*/)?(patient\d+)_frame\d+.*")
 
 
 def h5_files(folder: Path) -> list[Path]:
@@ -58,9 +56,7 @@ def read_h5(folder: Path, unlabeled: Sequence[Path], out: Path) -> Found:
             for kind, array in (("images", image), ("labels", label))
             if array is not None
         ]
-        patient = ACDC.fullmatch(name)
-        subject = patient[1] if patient else None
-        found.cases.append(Case(name, (written[0],), written[1] if len(written) > 1 else None, subject))
+        found.cases.append(Case(name, (written[0],), written[1] if len(written) > 1 else None))
     if len(names) < len(files):
         found.remarks.append(f"{len(files) - len(names)} files of single slices are left out, as there are volumes")
     found.remarks.append("h5 files do not say how large voxels are: spacing is taken as 1, distances are in voxels")

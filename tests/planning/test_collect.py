@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from metassl_monai.data import check_datalist, load_datalist, read_datalist, read_label, read_scan
-from metassl_monai.planning import Collected, collect_folder, image_cases
+from metassl_monai.planning import Case, Collected, collect_folder, image_cases
+from metassl_monai.planning.subjects import name_subjects
 
 from .writing import a_label, a_picture, an_image, write_scan, write_series
 
@@ -147,8 +148,36 @@ def test_a_pattern_gives_subjects_and_their_other_frames_are_left_out(tmp_path: 
     assert collected.subjects == {"labeled": 3, "unlabeled": 1, "validation": 1, "test": 0, "monitor": 0}
     assert names(datalist, "unlabeled") == ["patient5_frame1", "patient5_frame12", "patient5_frame20"]
     assert collected.remarks[0].startswith("4 images have no label while others of the same subject have one")
-    without = collect(tmp_path)[0]
-    assert any("patient1_frame1 and patient1_frame12 are taken for two subjects" in text for text in without.remarks)
+    # names of frames are known without a pattern, and others are not
+    assert collect(tmp_path)[1] == datalist
+
+
+def test_a_remark_tells_of_names_that_may_be_of_one_subject(tmp_path: Path) -> None:
+    for name in ("p01_rest", "p01_stress", "p02_rest"):
+        write_scan(tmp_path / "scans" / f"{name}.nii.gz", an_image())
+        write_scan(tmp_path / "labels" / f"{name}.nii.gz", a_label())
+    collected = collect(tmp_path)[0]
+    assert collected.subjects["labeled"] == 3
+    assert collected.remarks[0].startswith("p01_rest and p01_stress are taken for two subjects; if they are one, pass")
+    assert collect(tmp_path, subject="(p[0-9]+)")[0].subjects["labeled"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "subject"),
+    [
+        ("patient001_frame01", "patient001"),
+        ("patient001_frame01_slice_3", "patient001"),
+        ("A-visit2", "A"),
+        ("heart7_ED", "heart7"),
+        ("sub-x1_ses-2_T1w", "sub-x1"),
+        ("siteA/sub-01/ses-1/scan", "siteA/sub-01"),
+        ("siteA/mysub-01", "siteA/mysub-01"),
+        ("time_7", "time_7"),
+        ("scan_0007", "scan_0007"),
+    ],
+)
+def test_subjects_of_names(name: str, subject: str) -> None:
+    assert name_subjects([Case(name, ())], None, Path())[0].subject == subject
 
 
 @pytest.mark.parametrize(

@@ -401,7 +401,10 @@ READ: dict[str, tuple[Change, str]] = {
     ),
     "another place": (lambda folder: moved(folder / "labels/a.nii.gz", 1.5), "lies up to 1.5 voxels beside its image"),
     "nothing annotated": (put("labels/a.nii.gz", 0 * a_label()), "the label of a labeled case is all background"),
-    "a damaged image": (truncate("scans/e.nii.gz"), "cannot be read to its end"),
+    "a damaged image": (
+        lambda folder: [put("scans/e.nii.gz", an_image(0, (30, 30, 9)))(folder), truncate("scans/e.nii.gz")(folder)],
+        "cannot be read to its end",
+    ),
     "NaN": (put("scans/e.nii.gz", np.full((8, 7, 5), np.nan, np.float32)), "280 voxels are NaN or infinite"),
 }
 
