@@ -297,6 +297,30 @@ def test_images_for_inference_in_files_and_folders(folders: Path) -> None:
     assert [case.name for case in found] == ["a", "scans/a", "b", "c", "d", "e", "f"]
 
 
+@pytest.mark.parametrize(("images", "labels"), [("images", "labels"), ("Scans", "masks"), ("imagesTr", "labelsTr")])
+def test_one_folder_that_holds_two(tmp_path: Path, images: str, labels: str) -> None:
+    for name in ("a", "b"):
+        write_scan(tmp_path / images / f"{name}.nii.gz", an_image())
+    write_scan(tmp_path / labels / "a.nii.gz", a_label())
+    datalist = sound(collect_folder(tmp_path, out=tmp_path / "out"))
+    assert pairs(datalist) == {f"{images}/a.nii.gz": f"{labels}/a.nii.gz"}
+    assert names(datalist, "unlabeled") == ["b"]
+
+
+def test_a_structure_that_few_annotations_have_is_told(folders: Path) -> None:
+    write_scan(folders / "labels" / "a.nii.gz", a_label(1, 2))
+    collected = collect(folders, label_names=["1=heart", "2=aorta"])[0]
+    assert collected.remarks[0].startswith("aorta is in 1 of 4 annotations only")
+
+
+def test_series_of_one_patient_keep_their_folders_apart(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_series(tmp_path / "scans" / "Anna" / f"day{number}", an_image(number), f"1.2.{number}")
+    write_series(tmp_path / "scans" / "Ben" / "x" / "y", an_image(3), "1.2.3")
+    assert [case.name for case in image_cases([tmp_path / "scans"])] == ["Anna/day1", "Anna/day2", "Ben"]
+    assert [case.name for case in image_cases([tmp_path / "scans" / "Anna" / "day1"])] == ["day1"]
+
+
 def test_linked_folders_are_followed_and_loops_end(folders: Path) -> None:
     (folders / "data").mkdir()
     (folders / "data" / "scans").symlink_to(folders / "scans")
