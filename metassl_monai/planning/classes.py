@@ -79,9 +79,10 @@ def seldom_annotated(values: Mapping[Path, Iterable[int]], table: Mapping[str, A
     for value, number in classes.items():
         count = sum(int(value) in of_one for of_one in values.values())
         if int(number) and values and 2 * count < len(values):
+            name = table["labels"][str(number)]
             yield (
-                f"{table['labels'][str(number)]} is in {count} of {len(values)} annotations only: where it was left out, "
-                "the network learns that it is background; give such voxels a value of their own and pass --ignore"
+                f"{name} is in {count} of {len(values)} annotations only: where it was left out, the network learns "
+                "that it is background; give such voxels a value of their own and pass --ignore"
             )
 
 
