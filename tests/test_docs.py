@@ -11,7 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/losses.md", "docs/methods.md", "docs/monitoring.md"])
+PAGES = ("README.md", "docs/folders.md", "docs/losses.md", "docs/methods.md", "docs/monitoring.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     examples = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)

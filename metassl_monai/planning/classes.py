@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from metassl_monai.data import DatalistError
 
 from .label_maps import JPEG_THRESHOLD, is_lossy
 
-__all__ = ["class_table"]
+__all__ = ["class_table", "seldom_annotated"]
 
 
 def class_table(
@@ -61,6 +61,29 @@ def class_table(
     if order == list(range(len(order))):
         return {"labels": labels}
     return {"labels": labels, "label_values": {str(value): number for number, value in enumerate(order)}}
+
+
+def seldom_annotated(values: Mapping[Path, Iterable[int]], table: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a remark on each structure that fewer than half of the annotations have.
+
+    Args:
+        values: the raw values in each annotation.
+        table: what `class_table` made of them.
+
+    Example:
+        >>> values = {Path("a"): [0, 1, 2], Path("b"): [0, 1], Path("c"): [0, 1]}
+        >>> next(seldom_annotated(values, class_table(values, {2: "aorta"} | {1: "heart"}, None, Path())))[:40]
+        'aorta is in 1 of 3 annotations only: whe'
+    """
+    classes = table.get("label_values") or {value: value for value in table["labels"]}
+    for value, number in classes.items():
+        count = sum(int(value) in of_one for of_one in values.values())
+        if int(number) and values and 2 * count < len(values):
+            name = table["labels"][str(number)]
+            yield (
+                f"{name} is in {count} of {len(values)} annotations only: where it was left out, the network learns "
+                "that it is background; give such voxels a value of their own and pass --ignore"
+            )
 
 
 def _order(values: set[Any], names: Mapping[int, str], ignore: int | None, where: Path) -> list[int]:

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tqdm import tqdm
+
 from metassl_monai.data import DatalistError, write_datalist
 from metassl_monai.data.datalist import join_inside
 
-from .classes import class_table
+from .classes import class_table, seldom_annotated
 from .division import divide_cases
 from .found import Case, Found
 from .headers import check_headers
@@ -84,13 +86,16 @@ def collect_folder(
     found = read_layout(images, labels, [Path(folder) for folder in unlabeled], out, suffix)
     where = labels or images
     cases = name_subjects(found.cases, subject, images)
-    check_headers(cases, len(found.channels) or 1)
+    axes = check_headers(cases, len(found.channels) or 1)
     lists, remarks = divide_cases(cases, validation, seed, where)
     ignored = _ignored(found.ignore, ignore, where)
-    table = found.fixed or class_table(_annotated(lists), found.names | read_label_names(label_names), ignored, where)
+    names = found.names | read_label_names(label_names)
+    values = {} if found.fixed else _annotated(lists)
+    table = found.fixed or class_table(values, names, ignored, where)
     root = _common_folder(lists)
     write_datalist(_datalist(found, lists, table, ignored, root, seed), out / "datalist.json")
-    remarks += [remark for remark in (shared_beginnings(cases), *_list_remarks(lists)) if remark]
+    seldom = seldom_annotated(values, table) if axes == 3 else ()
+    remarks += [remark for remark in (shared_beginnings(cases), *_list_remarks(lists), *seldom) if remark]
     return Collected(
         datalist=out / "datalist.json",
         dataset_dir=root,
@@ -113,7 +118,8 @@ def _ignored(of_layout: int | None, given: int | None, where: Path) -> int | Non
 
 def _annotated(lists: Lists) -> dict[Path, dict[int, int]]:
     labels = (case.label for cases in lists.values() for case in cases)
-    return {label: raw_values(label) for label in labels if label}
+    files = [label for label in labels if label]
+    return {label: raw_values(label) for label in tqdm(files, desc="reading labels", unit="file", disable=None)}
 
 
 def _files(lists: Lists) -> Iterator[Path]:

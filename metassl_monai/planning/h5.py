@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import re
+import gzip
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,6 @@ from .found import Case, Found
 __all__ = ["h5_files", "read_h5"]
 
 SUFFIXES = (".h5", ".hdf5")
-ACDC = re.compile(r"(?:.*/)?(patient\d+)_frame\d+.*")
 
 
 def h5_files(folder: Path) -> list[Path]:
@@ -57,9 +56,7 @@ def read_h5(folder: Path, unlabeled: Sequence[Path], out: Path) -> Found:
             for kind, array in (("images", image), ("labels", label))
             if array is not None
         ]
-        patient = ACDC.fullmatch(name)
-        subject = patient[1] if patient else None
-        found.cases.append(Case(name, (written[0],), written[1] if len(written) > 1 else None, subject))
+        found.cases.append(Case(name, (written[0],), written[1] if len(written) > 1 else None))
     if len(names) < len(files):
         found.remarks.append(f"{len(files) - len(names)} files of single slices are left out, as there are volumes")
     found.remarks.append("h5 files do not say how large voxels are: spacing is taken as 1, distances are in voxels")
@@ -125,5 +122,5 @@ def _write(file: Path, array: np.ndarray) -> Path:
     voxels = array.astype(np.uint8) if array.dtype == bool else array
     image: Any = nibabel.Nifti1Image(voxels, np.eye(4), dtype=np.int32 if voxels.dtype == np.int64 else voxels.dtype)
     with atomic_write(file, "wb") as target:
-        target.write(image.to_bytes())
+        target.write(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
     return file

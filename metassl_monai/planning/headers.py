@@ -30,8 +30,8 @@ class Header(NamedTuple):
         return f"{self.axes}D with {self.channels} channels" if self.channels > 1 else f"{self.axes}D"
 
 
-def check_headers(cases: Sequence[Case], channels: int) -> None:
-    """Refuse images that cannot be read, or are not all of one kind.
+def check_headers(cases: Sequence[Case], channels: int) -> int:
+    """Return how many axes images have in space, 2 or 3; refuse images that cannot be read or are not of one kind.
 
     Args:
         cases: cases; those of several files have one channel a file.
@@ -54,6 +54,7 @@ def check_headers(cases: Sequence[Case], channels: int) -> None:
         path, other = (next(path for path, kind in headers.items() if kind == wanted) for wanted in (rare, usual))
         remedy = "take one kind of them out of the folder, or convert them"
         raise DatalistError(path, f"is {rare}, while {other.name} and most others are {usual}", remedy)
+    return next(iter(kinds)).axes
 
 
 def reason_of(error: Exception) -> str:

@@ -13,6 +13,7 @@ from .folders import further_cases, read_folders
 from .found import Found
 from .h5 import h5_files, read_h5
 from .lists import read_list
+from .naming import IMAGE_WORDS, LABEL_WORDS
 from .nnunet import is_nnunet, read_nnunet
 from .scans import scans_in
 
@@ -23,8 +24,9 @@ def read_layout(images: Path, labels: Path | None, unlabeled: Sequence[Path], ou
     """Return the cases of any layout that is known.
 
     A JSON file is read as a list of cases. Where there is no folder of labels, a folder with ``imagesTr`` and
-    ``labelsTr`` is nnU-Net's, another with a ``dataset.json`` the Decathlon's, and one with h5 files and no other
-    image that of SSL4MIS. All else is plain folders.
+    ``labelsTr`` is nnU-Net's, another with a ``dataset.json`` the Decathlon's, one with h5 files and no other image
+    that of SSL4MIS, and one with a folder such as ``images`` and one such as ``labels`` is these two. All else is plain
+    folders.
 
     Args:
         images: a folder, or a JSON file.
@@ -56,7 +58,17 @@ def _read(images: Path, labels: Path | None, exclude: Sequence[Path], suffix: st
         return read_nnunet(images, exclude)
     if labels is None and _lists_cases(images / "dataset.json"):
         return read_list(images / "dataset.json")
+    inner = [_inner(images, words) for words in (IMAGE_WORDS, LABEL_WORDS)]
+    if labels is None and inner[0] and inner[1]:
+        return read_folders(inner[0], inner[1], suffix, exclude)
     return read_folders(images, labels, suffix, exclude)
+
+
+def _inner(folder: Path, words: Sequence[str]) -> Path | None:
+    """Return the one folder in a folder that is called by one of these words."""
+    names = {*words, *(f"{word}tr" for word in words)}
+    found = [path for path in folder.glob("*/") if path.is_dir() and path.name.lower() in names]
+    return found[0] if len(found) == 1 else None
 
 
 def _lists_cases(file: Path) -> bool:

@@ -9,13 +9,13 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["bare_image", "bare_label", "match", "nearest"]
+__all__ = ["IMAGE_WORDS", "LABEL_WORDS", "bare_image", "bare_label", "match", "nearest"]
 
 LABEL_WORDS = (
     *("label", "labels", "labelmap", "lab", "seg", "segmentation", "dseg", "gt", "groundtruth", "truth"),
     *("mask", "masks", "manual", "annotation", "anno", "roi", "contour"),
 )
-IMAGE_WORDS = ("image", "images", "img", "im", "scan", "volume", "vol")
+IMAGE_WORDS = ("image", "images", "img", "imgs", "im", "scan", "scans", "volume", "volumes", "vol")
 _SEPARATORS = "-_. "
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,9 +50,9 @@ def scans_in(folder: Path, exclude: Sequence[Path] = ()) -> list[Scan]:
         cause = "is a file, not a folder" if folder.exists() else "the folder is missing"
         raise DatalistError(folder, cause, "correct the path")
     found = {path: stem_of(path.relative_to(folder)) for path in _paths(folder, {path.resolve() for path in exclude})}
-    series = [path for path in found if path.is_dir()]
-    for path in series:
-        name = path.name if path == folder else _alone(path, folder, [*found]).relative_to(folder).as_posix()
+    inside = Counter(parent for path in found for parent in path.parents)
+    for path in [path for path in found if path.is_dir()]:
+        name = path.name if path == folder else _alone(path, folder, inside).relative_to(folder).as_posix()
         found[path] = unicodedata.normalize("NFC", name)
     return sorted(Scan(key, path) for path, key in found.items())
 
@@ -88,9 +89,9 @@ def _is_voxels_of_another(file: Path, files: list[Path]) -> bool:
     )
 
 
-def _alone(series: Path, folder: Path, paths: Sequence[Path]) -> Path:
-    """Return the highest folder below ``folder`` that holds this series and no other scan."""
+def _alone(series: Path, folder: Path, inside: Mapping[Path, int]) -> Path:
+    """Return the highest folder below ``folder`` that holds this series and no other scan, by the number in each."""
     place = series
-    while place.parent != folder and not any(place.parent in path.parents for path in paths if path != series):
+    while place.parent != folder and inside[place.parent] == 1:
         place = place.parent
     return place

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose image it is: from names as in BIDS, by a regular expression, or one image one subject."""
+"""Whose image it is: by a regular expression, from names as in BIDS or of frames, or one image one subject."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from .found import Case
 
 __all__ = ["name_subjects", "shared_beginnings"]
 
-BIDS = re.compile(r"((?:.*/)?sub-[^\W_]+)(?=[_/.-]|$)", re.DOTALL)
+BIDS = re.compile(r"((?:.*?/)??sub-[^\W_]+)(?=[_/.-]|$)", re.DOTALL)
+
+FRAMES = re.compile(
+    r"(.+?)(?:[_-](?:frame|visit|session|ses|timepoint|time|tp|phase|slice)[_-]?\d+|[_-]E[DS])+",
+    re.DOTALL | re.IGNORECASE,
+)
+"""Names that end with the frame of a film, a visit or a slice."""
 
 
 def name_subjects(cases: Iterable[Case], pattern: str | None, where: Path) -> list[Case]:
@@ -23,21 +29,24 @@ def name_subjects(cases: Iterable[Case], pattern: str | None, where: Path) -> li
     Args:
         cases: cases; those whose layout names the subject keep it, unless there is a pattern.
         pattern: a regular expression whose first group, anywhere in a case's name, is its subject. Without one, names
-            such as ``sub-01_ses-1_T1w`` or ``site/sub-01/ses-1/scan`` give ``sub-01`` and ``site/sub-01``, and any
-            other name is a subject of its own.
+            such as ``sub-01_ses-1_T1w`` or ``site/sub-01/ses-1/scan`` give ``sub-01`` and ``site/sub-01``, those that
+            end with a frame, visit or slice, such as ``p01_frame12``, what is in front of it, and any other name is a
+            subject of its own.
         where: the folder that a message is to name.
 
     Raises:
         DatalistError: if the pattern is none, has no group, or does not match a case.
 
     Example:
-        >>> cases = [Case("p1_frame01", ()), Case("p1_frame12", ())]
+        >>> cases = [Case("p1_rest", ()), Case("p1_stress", ())]
         >>> [case.subject for case in name_subjects(cases, "(p[0-9]+)_", Path("scans"))]
         ['p1', 'p1']
+        >>> [case.subject for case in name_subjects(cases, None, Path("scans"))]
+        ['p1_rest', 'p1_stress']
     """
     cases = list(cases)
     if pattern is None:
-        return [case._replace(subject=case.subject or _bids_subject(case.name)) for case in cases]
+        return [case._replace(subject=case.subject or _subject(case.name)) for case in cases]
     expression = _compile(pattern, where)
     found = {case.name: expression.search(case.name) for case in cases}
     strangers = [name for name, text in found.items() if text is None or not text[1]]
@@ -51,8 +60,8 @@ def shared_beginnings(cases: Iterable[Case]) -> str | None:
     """Return a remark where single-image subjects have names that look like several images of one; None elsewhere.
 
     Example:
-        >>> shared_beginnings([Case(name, (), None, name) for name in ("p01_frame01", "p01_frame12")])[:51]
-        'p01_frame01 and p01_frame12 are taken for two subje'
+        >>> shared_beginnings([Case(name, (), None, name) for name in ("p01_rest", "p01_stress")])[:51]
+        'p01_rest and p01_stress are taken for two subjects;'
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for case in cases:
@@ -69,8 +78,8 @@ def shared_beginnings(cases: Iterable[Case]) -> str | None:
     )
 
 
-def _bids_subject(name: str) -> str:
-    found = BIDS.match(name)
+def _subject(name: str) -> str:
+    found = BIDS.match(name) or FRAMES.fullmatch(name)
     return found[1] if found else name
 
 
