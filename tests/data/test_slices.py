@@ -17,11 +17,11 @@ DEPTHS = (3, 5, 1)
 
 
 def volumes() -> list[dict[str, Any]]:
-    """Every voxel tells its volume and slice: ``100 * volume + slice`` in the image, minus one in the label."""
+    """Every voxel tells its volume and slice: ``100 * volume + slice`` in the image, plus one in the label."""
     found = []
     for number, depth in enumerate(DEPTHS):
         image = (100 * number + torch.arange(depth)).float().expand(1, 4, 6, depth).clone()
-        found.append({"image": image, "label": image - 1, "case": f"case{number}"})
+        found.append({"image": image, "label": image + 1, "case": f"case{number}"})
     return found
 
 
@@ -38,7 +38,7 @@ def test_every_slice_of_every_volume_comes_once_and_in_order() -> None:
     slices = dataset()
     assert len(slices) == sum(DEPTHS)
     assert [item["image"].unique().item() for item in slices] == [0, 1, 2, 100, 101, 102, 103, 104, 200]
-    assert all(item["label"].equal(item["image"] - 1) for item in slices)
+    assert all(item["label"].equal(item["image"] + 1) for item in slices)
     assert all(item["image"].shape == item["label"].shape == (1, 4, 6) for item in slices)
 
 
