@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib import colormaps
 from matplotlib.colors import ListedColormap, to_hex
 
@@ -40,6 +42,6 @@ def structure_colormap(count: int) -> ListedColormap:
         >>> structure_colormap(3).colors
         ['#00000000', '#e41a1c', '#4daf4a']
     """
-    colors = ListedColormap(["#00000000", *(_STRUCTURES[c % len(_STRUCTURES)] for c in range(count - 1))])
-    colors.set_under("#808080")
-    return colors
+    colors = ["#00000000", *(_STRUCTURES[c % len(_STRUCTURES)] for c in range(count - 1))]
+    colormap: Any = ListedColormap(colors).with_extremes(under="#808080")
+    return colormap
