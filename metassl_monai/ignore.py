@@ -9,4 +9,4 @@ from __future__ import annotations
 __all__ = ["IGNORE"]
 
 IGNORE = -1
-"""In place of a class index: below all classes, so that MONAI's transforms take it for no structure."""
+"""In place of a class index: below all of them, so that it is no foreground where that is ``label > 0``."""

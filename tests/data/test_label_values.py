@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from monai.transforms import RandCropByLabelClassesd
 
 from metassl_monai.data import DatalistError, validate_datalist
 from metassl_monai.data.label_values import label_classes
@@ -98,6 +100,15 @@ def test_wrong_values_to_ignore_are_refused(ignore: Any, message: str) -> None:
     with pytest.raises(DatalistError, match=message):
         validate_datalist({**_datalist(values), "ignore": ignore}, "la.json")
     validate_datalist({**_datalist(values), "ignore": 2}, "la.json")
+
+
+def test_patches_drawn_by_class_lie_where_somebody_annotated() -> None:
+    label = torch.full((1, 9, 9), float(IGNORE))
+    label[0, 2, 2], label[0, 6, 6] = 0, 1
+    crop = RandCropByLabelClassesd("label", "label", spatial_size=(3, 3), num_classes=2, num_samples=8)
+    patches = crop.set_random_state(seed=0)({"label": label})
+    centers = [patch["label"][0, 1, 1].item() for patch in patches]
+    assert set(centers) == {0, 1}
 
 
 def test_without_a_mapping_raw_values_are_the_classes() -> None:
