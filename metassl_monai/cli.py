@@ -92,18 +92,11 @@ def prepare(
     setting: Annotated[list[str] | None, typer.Option("--set", help="folder: a decision, NAME=VALUE.")] = None,
 ) -> None:
     """Write the datalist of a data set; or, of folders of your own scans, a bundle that trains on them."""
-    from metassl_monai.apps.prepare import prepare_datalist, refuse_missing
+    from metassl_monai.apps.prepare import prepare_data
 
-    if name != "folder":
-        source, labeled = refuse_missing(name, source=source, labeled=labeled)
-        prepare_datalist(name, source, labeled, out, seed, validation=validation, train=train, test=test, fold=fold)
-        return
-    from metassl_monai.apps.own_data import prepare_folder
-
-    (images,) = refuse_missing(name, images=images)
-    collecting = {"unlabeled": unlabeled or (), "suffix": suffix, "subject": subject, "label_names": label or ()}
-    drawn = {"ignore": ignore, "validation": validation, "seed": int(seed) if seed.isdigit() else 0}
-    prepare_folder(images, labels, out, setting or (), **collecting, **drawn)
+    release = {"source": source, "labeled": labeled, "train": train, "test": test, "fold": fold}
+    folders = {"images": images, "labels": labels, "unlabeled": unlabeled, "suffix": suffix, "subject": subject}
+    prepare_data(name, out, seed, validation, release, {**folders, "label": label, "ignore": ignore, "set": setting})
 
 
 @app.command()

@@ -21,16 +21,17 @@ INTERNAL: dict[str, set[str]] = {
     "losses": set(),
     "networks": set(),
     "transforms": set(),
-    "methods": {"losses", "networks", "transforms"},
+    "methods": {"losses", "networks", "transforms", "ignore"},
     "engines": {"methods", "finite"},
-    "handlers": {"losses", "metrics", "report", "files", "finite", "network_record"},
-    "data": {"files", "network_record"},
+    "handlers": {"losses", "metrics", "report", "files", "finite", "ignore", "network_record"},
+    "data": {"files", "ignore", "network_record"},
     "planning": {"data", "files"},
-    "metrics": set(),
+    "metrics": {"ignore"},
     "report": {"metrics", "files"},
     "files": set(),
     "network_record": {"files"},
     "finite": set(),
+    "ignore": set(),
 }
 """Rooms of the package that a room may import beside itself; ``apps`` may see everything."""
 

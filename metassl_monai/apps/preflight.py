@@ -150,7 +150,7 @@ def _list_mistakes(
 
 def _has_structure(datalist: str, dataset_dir: str, content: Mapping[str, Any]) -> bool:
     items = load_datalist(datalist, "validation", dataset_dir)
-    return any(bool(read_label(item["label"], content).any()) for item in items)
+    return any(bool(read_label(item["label"], content).gt(0).any()) for item in items)
 
 
 def _no_network(ckpt_path: str) -> str:

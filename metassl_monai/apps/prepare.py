@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,51 @@ from metassl_monai.data import READERS, check_datalist, write_datalist
 from .errors import UserError
 from .writable import check_writable_file
 
-__all__ = ["prepare_datalist", "refuse_missing", "report_problems"]
+__all__ = ["prepare_data", "prepare_datalist", "report_problems"]
 
 
-def refuse_missing(name: str, **options: Any) -> tuple[Any, ...]:
-    """Return the values of options that this data set needs.
+def prepare_data(
+    name: str,
+    out: Path,
+    seed: str,
+    validation: int | None,
+    release: Mapping[str, Any],
+    folders: Mapping[str, Any],
+) -> None:
+    """Write the datalist of a data set, or for the name ``folder`` a bundle for somebody's own scans.
+
+    Args:
+        name: a data set, or ``folder``.
+        out: the datalist, or the bundle's folder.
+        seed: see :func:`prepare_datalist`.
+        validation: number of validation cases of a data set, or of validation subjects among the labeled ones.
+        release: the options that only data sets have, None where they are left out.
+        folders: the options that only folders have; ``images`` is needed.
 
     Raises:
-        UserError: for the first one that is missing.
+        UserError: when an option is missing or belongs to the other kind, see also `prepare_datalist` and
+            `prepare_folder`.
     """
-    for option, value in options.items():
-        if value is None:
+    needed, others = (("images",), release) if name == "folder" else (("source", "labeled"), folders)
+    mine = folders if name == "folder" else release
+    for option in needed:
+        if mine[option] is None:
             raise UserError(f"metassl prepare {name} needs --{option}: see metassl prepare --help.")
-    return tuple(options.values())
+    for option, value in others.items():
+        if value is not None:
+            raise UserError(f"--{option}: metassl prepare {name} has no use for it; leave it out.")
+    if name != "folder":
+        left = {key: value for key, value in release.items() if key not in needed}
+        prepare_datalist(name, release["source"], release["labeled"], out, seed, validation=validation, **left)
+        return
+    from .own_data import prepare_folder
+
+    if seed != "published" and not seed.isdigit():
+        raise UserError(f"--seed {seed}: give a number.")
+    collecting = {key: folders[key] for key in ("suffix", "subject", "ignore")}
+    collecting |= {"unlabeled": folders["unlabeled"] or (), "label_names": folders["label"] or ()}
+    drawn = {"validation": validation, "seed": int(seed) if seed.isdigit() else 0}
+    prepare_folder(folders["images"], folders["labels"], out, folders["set"] or (), **collecting, **drawn)
 
 
 def prepare_datalist(name: str, source: Path, labeled: int, out: Path, seed: str, **options: int | None) -> None:

@@ -10,7 +10,7 @@ from .abdomenct1k import prepare_abdomenct1k
 from .acdc import prepare_acdc
 from .brats2019 import prepare_brats2019
 from .check import Problem, check_datalist, check_images
-from .datalist import DatalistError, load_datalist, read_datalist, validate_datalist, write_datalist
+from .datalist import DatalistError, load_datalist, names_ignore, read_datalist, validate_datalist, write_datalist
 from .digestpath import prepare_digestpath
 from .heart_box import labeled_box
 from .la import prepare_la
@@ -46,6 +46,7 @@ __all__ = [
     "labeled_box",
     "load_datalist",
     "make_phantom",
+    "names_ignore",
     "network_orientation",
     "prediction_mistakes",
     "prediction_path",

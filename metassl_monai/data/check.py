@@ -11,6 +11,8 @@ import numpy as np
 from monai.data import MetaTensor
 from tqdm import tqdm
 
+from metassl_monai.ignore import IGNORE
+
 from .aliases import alias_errors
 from .channels import GRID_REMEDY, channel_mistakes, grid_mistake, image_files
 from .datalist import LISTS, DatalistError, datalist_errors, join_inside, parse_json, path_error
@@ -43,10 +45,10 @@ def check_datalist(
     complex numbers, has NaN or infinite voxels, or such large ones that float32 cannot hold their variance, or a
     non-finite or singular affine. A label is also wrong if its shape is not the image's or a corner of it lies more
     than 1 % of a voxel beside the image's, if a value is not an integer or stands for none of the ``labels`` (as it is,
-    or by the datalist's ``label_values`` or ``label_threshold``), and in ``labeled`` if it is all background. With an
-    ``orientation`` in the datalist, shapes and affines are compared after both were turned into it. An image may be the
-    folder of a DICOM series, and is wrong if its slices are not one evenly spaced volume. A file that two items name by
-    links is wrong in any list.
+    or by the datalist's ``label_values`` or ``label_threshold``) and is not the datalist's ``ignore``, if nobody
+    annotated any voxel, and in ``labeled`` if it is all background. With an ``orientation`` in the datalist, shapes and
+    affines are compared after both were turned into it. An image may be the folder of a DICOM series, and is wrong if
+    its slices are not one evenly spaced volume. A file that two items name by links is wrong in any list.
 
     Args:
         path: the datalist.
@@ -167,7 +169,14 @@ def _value_problems(
     mistake = label_mistake(voxels, datalist)
     if mistake:
         yield Problem(file, *mistake)
-    elif needs_foreground and not label_classes(voxels, datalist, file).any():
+        return
+    if not (needs_foreground or "ignore" in datalist):
+        return
+    classes = label_classes(voxels, datalist, file)
+    if (classes == IGNORE).all():
+        cause = f"nobody annotated a voxel of it: all are {datalist['ignore']}, the `ignore` of the datalist"
+        yield Problem(file, cause, "annotate it, or list the image in `unlabeled`")
+    elif needs_foreground and not (classes > 0).any():
         yield Problem(file, "the label of a labeled case is all background", "annotate it or move it to `unlabeled`")
 
 

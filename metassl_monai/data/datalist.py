@@ -26,6 +26,7 @@ __all__ = [
     "datalist_errors",
     "join_inside",
     "load_datalist",
+    "names_ignore",
     "parse_json",
     "path_error",
     "read_datalist",
@@ -155,6 +156,15 @@ def parse_json(path: StrPath) -> Any:
         raise DatalistError(path, f"cannot be read ({error.strerror})", "name a readable JSON file") from None
     except ValueError as error:
         raise DatalistError(path, f"is not JSON ({error})", "make it anew with `metassl prepare`") from None
+
+
+def names_ignore(datalist: StrPath) -> bool:
+    """Say whether the annotations of a datalist may leave voxels out, by its ``ignore``.
+
+    For bundle configs: ``$metassl_monai.data.names_ignore(@datalist)``.
+    """
+    content = parse_json(datalist)
+    return isinstance(content, dict) and "ignore" in content
 
 
 def join_inside(root: StrPath, relative: str) -> str:

@@ -74,6 +74,6 @@ def _box(file: str, label: np.ndarray, axes: int) -> np.ndarray | None:
     """Return start and end (2, axes) of the foreground in fractions, None where there is none."""
     if label.ndim != axes:
         raise DatalistError(file, f"is {label.ndim}D, and the margin has {axes} axes", "give one margin an axis")
-    if not label.any():
+    if not (label > 0).any():
         return None
     return np.array(generate_spatial_bounding_box(label[None] > 0)) / label.shape

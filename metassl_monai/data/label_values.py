@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files whose voxels are not class indices: the optional ``label_values`` and ``label_threshold`` of a datalist.
+"""Files whose voxels are not class indices: the optional ``label_values``, ``label_threshold`` and ``ignore``.
 
 The first leads from raw values to classes. The second is for two classes whose raw values spread, as lossy compression
-makes them: those at or above it are class 1.
+makes them: those at or above it are class 1. The third is the raw value of voxels that nobody annotated.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 from monai.transforms import MapLabelValue
 
+from metassl_monai.ignore import IGNORE
+
 __all__ = ["classes_by_value", "label_classes", "label_mistake", "label_value_mistakes"]
 
 REMEDY = 'write them as {"raw value": class}, such as {"0": 0, "255": 1}, with every class of `labels`'
 
 
 def label_value_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield cause and remedy of each mistake in the ``label_values`` or ``label_threshold`` that a datalist may have.
+    """Yield cause and remedy of each mistake in ``label_values``, ``label_threshold`` and ``ignore``, where they are.
 
     Example:
         >>> labels = {"0": "background", "1": "heart"}
@@ -30,6 +32,7 @@ def label_value_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str
         ['`label_values` leads to 0, 2, but the classes are 0, 1']
     """
     yield from _threshold_mistakes(datalist)
+    yield from _ignore_mistakes(datalist)
     if "label_values" not in datalist:
         return
     values, labels = datalist["label_values"], datalist.get("labels")
@@ -47,12 +50,15 @@ def label_value_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str
 def classes_by_value(datalist: Mapping[str, Any]) -> dict[int, int]:
     """Return the class of each raw value that annotations may have, in a valid datalist.
 
+    The value that the datalist calls ``ignore`` leads to :data:`~metassl_monai.ignore.IGNORE`.
+
     Example:
-        >>> classes_by_value({"labels": {"0": "background", "1": "heart"}})
-        {0: 0, 1: 1}
+        >>> classes_by_value({"labels": {"0": "background", "1": "heart"}, "ignore": 255})
+        {0: 0, 1: 1, 255: -1}
     """
     values = datalist.get("label_values") or {value: value for value in datalist["labels"]}
-    return {int(raw): int(target) for raw, target in values.items()}
+    classes = {int(raw): int(target) for raw, target in values.items()}
+    return classes | ({datalist["ignore"]: IGNORE} if "ignore" in datalist else {})
 
 
 def label_mistake(label: np.ndarray, datalist: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -72,7 +78,8 @@ def label_mistake(label: np.ndarray, datalist: Mapping[str, Any]) -> tuple[str, 
     if not np.array_equal(foreign, foreign.round()):
         return "label values are not integers", "resample labels with nearest-neighbor interpolation"
     shown = ", ".join(f"{value:g}" for value in foreign[:5]) + (", ..." if len(foreign) > 5 else "")
-    known = f"`label_values` ({', '.join(map(str, classes))})" if "label_values" in datalist else _labels(classes)
+    values = f"`label_values` ({', '.join(map(str, classes))})"
+    known = values if "label_values" in datalist else _labels(datalist["labels"])
     return f"label values {shown} are not in {known}", "map them to classes, or add the classes to `labels`"
 
 
@@ -82,11 +89,12 @@ def label_classes(label: np.ndarray, datalist: Mapping[str, Any], file: str | os
     Args:
         label: the annotation as it is in its file.
         datalist: the content of a datalist. By its ``label_threshold``, raw values at or above it are class 1 and all
-            others 0; by its ``label_values`` each raw value has a class; without both, raw values are classes.
+            others 0; by its ``label_values`` each raw value has a class; without both, raw values are classes. Its
+            ``ignore`` is no class.
         file: where the annotation comes from, for the message.
 
     Returns:
-        Class indices, int32.
+        Class indices, int32, and :data:`~metassl_monai.ignore.IGNORE` where nobody annotated.
 
     Raises:
         ValueError: if a value stands for no class.
@@ -97,11 +105,12 @@ def label_classes(label: np.ndarray, datalist: Mapping[str, Any], file: str | os
         [0, 1, 1]
     """
     if "label_threshold" in datalist:
-        return np.greater_equal(label, datalist["label_threshold"]).astype(np.int32)
+        above = np.greater_equal(label, datalist["label_threshold"]).astype(np.int32)
+        return np.where(label == datalist["ignore"], IGNORE, above) if "ignore" in datalist else above
     mistake = label_mistake(label, datalist)
     if mistake:
         raise ValueError(f"{os.fspath(file)}: {mistake[0]}; {mistake[1]}")
-    if "label_values" not in datalist:
+    if "label_values" not in datalist and "ignore" not in datalist:
         return label.astype(np.int32)
     classes = classes_by_value(datalist)
     return np.asarray(MapLabelValue([*classes], [*classes.values()], np.int32)(label))
@@ -119,6 +128,17 @@ def _threshold_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]
         yield "has both `label_values` and `label_threshold`", "drop one of them"
 
 
+def _ignore_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "ignore" not in datalist:
+        return
+    ignore, values = datalist["ignore"], datalist.get("label_values", datalist.get("labels"))
+    remedy = "write the raw value of the voxels that nobody annotated, such as 255"
+    if type(ignore) is not int:
+        yield f"`ignore` is {ignore!r}, not a whole number", remedy
+    elif isinstance(values, dict) and str(ignore) in values and "label_threshold" not in datalist:
+        yield f"`ignore` is {ignore}, which is also the value of a class", remedy
+
+
 def _is_integer(text: str) -> bool:
     return text.removeprefix("-").isdecimal() and str(int(text)) == text
 
@@ -127,5 +147,5 @@ def _enumerate(numbers: Collection[str]) -> str:
     return ", ".join(sorted(numbers))
 
 
-def _labels(classes: Collection[int]) -> str:
-    return f"`labels` (0 to {len(classes) - 1})"
+def _labels(labels: Collection[str]) -> str:
+    return f"`labels` (0 to {len(labels) - 1})"

@@ -130,7 +130,8 @@ def read_label(file: StrPath, datalist: Mapping[str, Any]) -> MetaTensor:
         datalist: the content of the datalist, whose ``label_values`` or ``label_threshold`` and ``orientation`` hold.
 
     Returns:
-        Class indices, int32 ``(X, Y, Z)`` or, of a picture, ``(X, Y)``.
+        Class indices, int32 ``(X, Y, Z)`` or, of a picture, ``(X, Y)``; :data:`~metassl_monai.ignore.IGNORE` where
+        nobody annotated.
 
     Raises:
         ValueError: if a value stands for no class.
@@ -165,12 +166,14 @@ def network_orientation(network: StrPath, datalist: StrPath | None = None, defau
 class LabelClassesd(MapTransform):
     """Turn the raw values of an annotation into the classes that its datalist says they are.
 
+    What the datalist calls ``ignore`` becomes :data:`~metassl_monai.ignore.IGNORE`.
     Values that stand for no class are an error. The annotation takes over the affine of its image, so that what follows
     treats both alike to the last bit; one whose grid is another (by more than 1 % of a voxel) is refused.
 
     Args:
         keys: the annotation, channel first.
-        datalist: the datalist, for its ``labels`` and ``label_values`` or ``label_threshold``; read at the first call.
+        datalist: the datalist, for its ``labels``, ``label_values`` or ``label_threshold``, and ``ignore``; read at the
+            first call.
         image_key: the image that the annotation lies on.
         allow_missing_keys: accept items without annotation.
 

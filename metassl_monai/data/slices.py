@@ -10,11 +10,16 @@ import torch
 from monai.data import CacheDataset
 from torch.utils.data import Dataset
 
+from metassl_monai.ignore import IGNORE
+
 __all__ = ["SliceDataset"]
 
 
 class SliceDataset(Dataset):
     """Every slice of every volume, from volumes that are loaded and transformed once and kept in memory.
+
+    Slices of which nobody annotated a voxel are left out: they are ``unannotated``, for the data set of the unlabeled
+    slices to take.
 
     Memory: the transformed volumes, for example 0.35 GB for the 1,312 training slices of ACDC at 256 x 256 in float32.
 
@@ -24,6 +29,10 @@ class SliceDataset(Dataset):
         slice_transform: random transforms of one slice; its items hold the keys of the volume, each ``(C, H, W)``.
         num_workers: threads that load volumes.
         progress: show a progress bar while loading.
+        unannotated_of: the labeled slices, whose ``unannotated`` ones come last in this data set, without labels.
+
+    Attributes:
+        unannotated: volume and slice number of what was left out.
 
     Example::
 
@@ -41,13 +50,24 @@ class SliceDataset(Dataset):
         slice_transform: Callable | None = None,
         num_workers: int = 2,
         progress: bool = True,
+        unannotated_of: SliceDataset | None = None,
     ) -> None:
         self.data = data
         self.transform = transform
         self.slice_transform = slice_transform
         cache = CacheDataset(data, transform, num_workers=num_workers, progress=progress, copy_cache=False)
         self.volumes = [cache[i] for i in range(len(cache))]
-        self.index = [(number, z) for number, volume in enumerate(self.volumes) for z in range(_depth(volume))]
+        slices = [(number, z) for number, volume in enumerate(self.volumes) for z in range(_depth(volume))]
+        self.unannotated = [(number, z) for number, z in slices if _is_unannotated(self.volumes[number], z)]
+        left_out = set(self.unannotated)
+        self.index = [entry for entry in slices if entry not in left_out]
+        if unannotated_of is not None:
+            self._take(unannotated_of)
+
+    def _take(self, labeled: SliceDataset) -> None:
+        first = len(self.volumes)
+        self.volumes += [{key: volume[key] for key in volume if key != "label"} for volume in labeled.volumes]
+        self.index += [(first + number, z) for number, z in labeled.unannotated]
 
     def __len__(self) -> int:
         """Return the number of slices of all volumes."""
@@ -62,6 +82,14 @@ class SliceDataset(Dataset):
             for key, value in self.volumes[number].items()
         }
         return item if self.slice_transform is None else self.slice_transform(item)
+
+
+def _is_unannotated(volume: Mapping[Hashable, Any], z: int) -> bool:
+    if "label" not in volume:
+        return False
+    label = volume["label"][..., z]
+    # one voxel tells of most slices that somebody annotated them
+    return bool(label.flatten()[0] == IGNORE and (label == IGNORE).all())
 
 
 def _depth(volume: Mapping[Hashable, Any]) -> int:

@@ -31,7 +31,7 @@ class TileDataset(Dataset):
     Args:
         data: items with paths, such as ``load_datalist`` returns.
         transform: deterministic transforms of a whole image; must leave ``image`` as uint8 ``(3, H, W)`` and ``label``,
-            where there is one, as uint8 ``(1, H, W)``.
+            where there is one, as uint8 or int8 ``(1, H, W)``.
         tile_transform: random transforms of one tile; its items hold ``image``, float in [0, 1], and ``label``, float.
         tile_size: height and width of a tile.
         min_tissue: smallest fraction of a tile's pixels that must be tissue; 0 keeps every tile.

@@ -26,6 +26,8 @@ class PairedDataLoader:
         labeled: loader of the labeled images.
         unlabeled: loader of the unlabeled images; None for a method that needs none.
         length: number of steps in an epoch.
+        partial_labels: whether annotations may hold :data:`~metassl_monai.ignore.IGNORE`, which the trainer then tells
+            the method; in a config ``$metassl_monai.data.names_ignore(@datalist)``.
 
     Raises:
         ValueError: when a loader yields no batch.
@@ -40,7 +42,9 @@ class PairedDataLoader:
         [([0, 1], [2, 3]), ([0, 1], [4, 5]), ([0, 1], [2, 3])]
     """
 
-    def __init__(self, labeled: DataLoader, unlabeled: DataLoader | None, length: int) -> None:
+    def __init__(
+        self, labeled: DataLoader, unlabeled: DataLoader | None, length: int, partial_labels: bool = False
+    ) -> None:
         self.streams = {"labeled": labeled} if unlabeled is None else {"labeled": labeled, "unlabeled": unlabeled}
         for name, loader in self.streams.items():
             # a sampler may promise samples that an empty data set does not have
@@ -50,6 +54,7 @@ class PairedDataLoader:
                     f"fewer than its batch size {loader.batch_size}. Lower {name}_batch_size or add cases."
                 )
         self.length = length
+        self.partial_labels = partial_labels
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:

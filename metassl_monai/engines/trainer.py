@@ -57,7 +57,8 @@ class SemiSupervisedTrainer(SupervisedTrainer):
     Args:
         device: where to run.
         max_epochs: number of epochs.
-        train_data_loader: yields ``{"labeled": {...}, "unlabeled": {...}}``, such as :class:`PairedDataLoader`.
+        train_data_loader: yields ``{"labeled": {...}, "unlabeled": {...}}``, such as :class:`PairedDataLoader`, whose
+            ``partial_labels`` is handed on to the method.
         method: the method, or a ``DistributedDataParallel`` around it.
         optimizer: optimizer of the method's parameters.
         prepare_batch: moves a batch to the device, see :func:`prepare_streams`.
@@ -90,6 +91,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
                 "networks on whole patches. Use SimpleInferer here and the other one for validation and inference."
             )
         self.method = method
+        self.unwrapped_method.partial_labels |= getattr(train_data_loader, "partial_labels", False)
         super().__init__(
             device=device,
             max_epochs=max_epochs,

@@ -22,8 +22,9 @@ class CaseTable:
     """Score every case of an evaluation engine in its own geometry and write the table at the end.
 
     The engine's postprocessing must leave ``pred`` and ``label`` as MetaTensors in the geometry of the file, one-hot
-    ``(C, *spatial)`` or class indices ``(1, *spatial)``; the items of its data set name their ``case`` and ``subject``.
-    Of a distributed evaluation the first process writes the cases of all, each case once.
+    ``(C, *spatial)`` or class indices ``(1, *spatial)``, in which labels may hold
+    :data:`~metassl_monai.ignore.IGNORE`; the items of its data set name their ``case`` and ``subject``. Of a
+    distributed evaluation the first process writes the cases of all, each case once.
 
     Args:
         directory: where ``cases.csv`` and ``metrics.json`` are written.

@@ -13,6 +13,8 @@ from monai.data import decollate_batch, list_data_collate, set_rnd
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
+from metassl_monai.ignore import IGNORE
+
 from .judged_pairs import JudgedPair, class_counts, dice_metrics, pairs_and_images, region_counts, region_metrics
 from .undisturbed import undisturbed
 
@@ -114,7 +116,8 @@ class HiddenLabels:
 def _judged(pair: Any, loss: Any, image: Tensor, truth: Tensor) -> JudgedPair:
     prediction = pair.prediction.max(dim=1, keepdim=True).indices
     reference = pair.reference.max(dim=1, keepdim=True).indices if pair.label is None else pair.label
-    inside = torch.ones_like(reference, dtype=torch.bool) if pair.mask is None else pair.mask != 0
+    annotated = truth != IGNORE
+    inside = annotated if pair.mask is None else annotated & (pair.mask != 0)
     partition = getattr(loss, "partition", None)
     regions = None if partition is None else partition(pair.reference, prediction, pair.label, pair.mask)
     return JudgedPair(image, truth, reference, prediction, inside, regions)

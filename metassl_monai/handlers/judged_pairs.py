@@ -24,7 +24,7 @@ class JudgedPair(NamedTuple):
     prediction: Tensor
     """Label of the prediction."""
     inside: Tensor
-    """Where the pair counts."""
+    """Where the pair counts and somebody annotated."""
     regions: Tensor | None
     """:class:`Region` of every voxel, None where the loss has none."""
 

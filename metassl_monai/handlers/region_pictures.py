@@ -62,7 +62,7 @@ class RegionPictures:
                 self._draw(epoch, judged)
 
     def _draw(self, epoch: int, judged: JudgedPair) -> None:
-        foreground = (judged.truth != 0).flatten(1).sum(dim=1)
+        foreground = (judged.truth > 0).flatten(1).sum(dim=1)
         chosen = foreground.topk(min(self.samples, len(foreground))).indices.tolist()
         rows = [_row(judged, i) for i in chosen]
         self._write(rows, (), f"unlabeled images, epoch {epoch}", f"unlabeled_{epoch:04d}.png")

@@ -29,8 +29,9 @@ class SubjectDice(Metric):
     found in any case. ``engine.state.metrics`` also gets ``val_dice/<structure>``, the same of each structure.
 
     The engine's postprocessing must leave ``pred`` and ``label`` one-hot, ``(C, *spatial)``, or as class indices,
-    ``(1, *spatial)``. Items of the data set name their ``subject``; one without is a subject of its own. Under
-    distributed validation the cases of all ranks are brought together.
+    ``(1, *spatial)``, in which labels may hold :data:`~metassl_monai.ignore.IGNORE`. Items of the data set name their
+    ``subject``; one without is a subject of its own. Under distributed validation the cases of all ranks are brought
+    together.
 
     Args:
         labels: name of each class value, background ``"0"`` included.

@@ -15,7 +15,7 @@ from metassl_monai.networks import Features
 
 from . import alhvr_terms as terms
 from .alhvr_terms import Prototypes, Regions
-from .base import Batch, Method, Pair, Step, all_images, require_two
+from .base import Batch, Method, Pair, Step, all_images, at_unannotated, require_two
 from .entropy import normalized_entropy
 from .perturbations import PERTURBATIONS
 
@@ -142,11 +142,16 @@ class ALHVR(Method):
         ]
         unlabeled = first.part(slice(labeled, None)), second.part(slice(labeled, None))
         regions = Regions.of(unlabeled[0].perturbed, unlabeled[1].perturbed, self.beta)
+        unannotated = []
         if self.consistency:
             pairs += self._judged(*unlabeled, regions)
+        if self.consistency and self.partial_labels:
+            parts = first.part(slice(labeled)), second.part(slice(labeled))
+            judged = self._judged(*parts, Regions.of(parts[0].perturbed, parts[1].perturbed, self.beta))
+            unannotated = [at_unannotated(pair, target) for pair in judged]
         ramp = self.ramp(step)
         extras = {name: ramp * term for name, term in self._extras(*unlabeled, regions).items()}
-        return Step(pairs, extras, first.logits[:labeled])
+        return Step(pairs, extras, first.logits[:labeled], unannotated)
 
     def _view(self, reader: Features, images: Tensor) -> _View:
         logits, tapped, encoded = reader.split(images)

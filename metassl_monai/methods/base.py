@@ -4,45 +4,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Batch", "Method", "Pair", "Step", "pair_streams"]
+from metassl_monai.ignore import IGNORE
+
+from .pair import Pair, Step, at_unannotated, overlap, pair_streams, unannotated_pairs
+
+__all__ = ["Batch", "Method", "Pair", "Step", "all_images", "aside", "at_unannotated", "overlap", "pair_streams"]
 
 Batch = Mapping[str, Mapping[str, Tensor]]
-"""``{"labeled": {"image", "label"}, "unlabeled": {"image"}}``, each tensor batch-first."""
+"""``{"labeled": {"image", "label"}, "unlabeled": {"image"}}``, each tensor batch-first.
 
-
-class Pair(NamedTuple):
-    """A prediction that receives gradient and the reference that judges it."""
-
-    prediction: Tensor
-    """Logits, ``(B, C, *spatial)``."""
-    reference: Tensor
-    """Logits of the same shape; the loss detaches it."""
-    name: str
-    """One of ``Method.names``, unique per stream within a step."""
-    target: Tensor | None = None
-    """Annotation, ``(B, 1, *spatial)``: its presence makes the pair a labeled one."""
-    label: Tensor | None = None
-    """Hard label of the reference where it is not ``argmax(reference)``, ``(B, 1, *spatial)``."""
-    mask: Tensor | None = None
-    """Non-zero where the pair counts, ``(B, 1, *spatial)``."""
-    weight: float = 1.0
-    """Factor on the loss, without the ramp."""
-
-
-class Step(NamedTuple):
-    """What a method makes of a batch."""
-
-    pairs: Sequence[Pair]
-    extras: Mapping[str, Tensor]
-    """Further loss terms by name, complete with their weights."""
-    prediction: Tensor
-    """Logits of the labeled images, or of the mixtures that they are part of."""
+Labels may hold :data:`~metassl_monai.ignore.IGNORE` where the method's ``partial_labels`` is True."""
 
 
 class Method(nn.Module):
@@ -53,6 +30,10 @@ class Method(nn.Module):
 
     A labeled loss that does not learn from the reference says so: ``reads_reference = False``. Methods then spare the
     passes that only make references of labeled images, see :meth:`labeled_reference`.
+
+    With ``partial_labels`` voxels may be left unannotated: they count in no labeled loss and are compared with their
+    reference by the unlabeled loss, each as heavy as a voxel of an unlabeled image; thresholds follow the unlabeled
+    images alone. Without it no label is looked at for that.
 
     Args:
         network: the network that is exported, and that ``network_def`` of a bundle builds.
@@ -66,10 +47,12 @@ class Method(nn.Module):
     Attributes:
         names: the pair names of the labeled and of the unlabeled stream.
         needs_unlabeled: False where the method uses labeled images alone.
+        partial_labels: whether labels may hold :data:`~metassl_monai.ignore.IGNORE`; the trainer sets it.
     """
 
     names: ClassVar[dict[str, tuple[str, ...]]]
     needs_unlabeled: ClassVar[bool] = True
+    partial_labels: bool = False
 
     def __init__(
         self,
@@ -105,19 +88,43 @@ class Method(nn.Module):
         Returns:
             The terms by name, as they enter the total, and the logits of the labeled images.
         """
-        pairs, extras, prediction = self.pairs(batch, step)
+        pairs, extras, prediction, unannotated = self.pairs(batch, step)
         ramp = self.ramp(step)
         losses = {}
+        if self.partial_labels:
+            # first, so that what a loss remembers of its last call is about the unlabeled images
+            for pair in unannotated_pairs(pairs) if unannotated is None else unannotated:
+                losses[f"unannotated/{pair.name}"] = ramp * pair.weight * self._unannotated_loss(pair)
         for pair in pairs:
             if pair.target is None:
                 loss = self.unlabeled_losses[pair.name](pair.prediction, pair.reference, pair.label, pair.mask)
                 losses[f"unlabeled/{pair.name}"] = ramp * pair.weight * loss
             else:
+                target, known = self.annotated(pair.target)
                 loss = self.labeled_losses[pair.name](
-                    pair.prediction, pair.target, pair.reference, pair.label, pair.mask, ramp
+                    pair.prediction, target, pair.reference, pair.label, overlap(pair.mask, known), ramp
                 )
                 losses[f"labeled/{pair.name}"] = pair.weight * loss
         return {**losses, **extras}, prediction
+
+    def annotated(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Split an annotation into class indices everywhere, and where they are known; None where that is everywhere.
+
+        Args:
+            target: class indices, and :data:`~metassl_monai.ignore.IGNORE` with ``partial_labels``.
+
+        Returns:
+            Class indices and booleans, both of the shape of ``target``.
+        """
+        return (target.clamp_min(0), target != IGNORE) if self.partial_labels else (target, None)
+
+    def _unannotated_loss(self, pair: Pair) -> Tensor:
+        loss = self.unlabeled_losses[pair.name]
+        training = loss.training
+        loss.eval()  # thresholds are read: a step moves them once
+        value = loss(pair.prediction, pair.reference, pair.label, pair.mask)
+        loss.train(training)
+        return value
 
     @property
     def reads_labeled_references(self) -> bool:
@@ -133,10 +140,9 @@ class Method(nn.Module):
             own: what stands in where no labeled loss looks at the reference, ``(B, C, *spatial)``.
         """
         watched = any(getattr(loss, "watches_reference", False) for loss in self.labeled_losses.values())
-        if not (watched or self.reads_labeled_references):
+        if not (self.partial_labels or watched or self.reads_labeled_references):
             return own.detach()
-        with torch.random.fork_rng([images.device] if images.is_cuda else []), torch.no_grad():
-            return judge(images)
+        return aside(judge, images)
 
     def update(self, step: int) -> None:
         """Do what follows an optimizer step, such as moving a teacher. By default nothing."""
@@ -153,15 +159,10 @@ class Method(nn.Module):
                 yield f"{stream}/{name}", loss
 
 
-def pair_streams(
-    prediction: Tensor, reference: Tensor, name: str, target: Tensor, labeled_weight: float = 1.0
-) -> list[Pair]:
-    """Split whole-batch logits, labeled samples first, into a labeled and an unlabeled pair."""
-    labeled = len(target)
-    return [
-        Pair(prediction[:labeled], reference[:labeled], name, target, weight=labeled_weight),
-        Pair(prediction[labeled:], reference[labeled:], name),
-    ]
+def aside(judge: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Call ``judge`` without gradient; random numbers go on as if it had not been called."""
+    with torch.random.fork_rng([images.device] if images.is_cuda else []), torch.no_grad():
+        return judge(images)
 
 
 def all_images(batch: Batch, key: str = "image") -> Tensor:

@@ -17,7 +17,7 @@ from metassl_monai.networks import Features
 from metassl_monai.networks.second_decoder import fresh_copy
 
 from .alhvr_terms import confidence
-from .base import Batch, Method, Step, all_images, pair_streams
+from .base import Batch, Method, Step, all_images, at_unannotated, pair_streams
 
 __all__ = ["DecoupledConsistency", "attention_distance"]
 
@@ -97,16 +97,19 @@ class DecoupledConsistency(Method):
         sureness = confidence(first[labeled:]), confidence(second[labeled:])
         if self.training:
             self._move_threshold(*sureness, step)
-        pairs = []
+        pairs, unannotated = [], []
         for name, prediction, reference, (own, other) in (
             ("network", first, second, sureness),
             ("second_decoder", second, first, sureness[::-1]),
         ):
             on_labeled, on_unlabeled = pair_streams(prediction, reference, name, target)
             pairs += [on_labeled, on_unlabeled._replace(mask=self._mask(own, other))]
+            if self.partial_labels:
+                mask = self._mask(confidence(on_labeled.prediction), confidence(on_labeled.reference))
+                unannotated.append(at_unannotated(on_labeled._replace(mask=mask), target))
         distance = attention_distance(encoded[:-1], decoded.values())
         extras = {"extra/distillation": (1 - self.ramp(step)) * self.distillation_weight * distance}
-        return Step(pairs, extras, first[:labeled])
+        return Step(pairs, extras, first[:labeled], unannotated)
 
     @torch.no_grad()
     def _move_threshold(self, first: Tensor, second: Tensor, step: int) -> None:

@@ -13,7 +13,7 @@ from metassl_monai.losses.functional import soft_dice
 from metassl_monai.networks import Features, MeanOfTwo
 
 from . import dualnet_terms as terms
-from .base import Batch, Method, Pair, Step, all_images, require_two
+from .base import Batch, Method, Pair, Step, all_images, at_unannotated, require_two
 
 __all__ = ["DualNet"]
 
@@ -121,7 +121,8 @@ class DualNet(Method):
             *self._judged(second, first, "second_network", target),
         ]
         student, teacher = self._student_and_teacher(first, second, target)
-        return Step(pairs, self._extras(student, teacher, target, step), first.logits[: len(target)])
+        extras = self._extras(student, teacher, target, step)
+        return Step(pairs, extras, first.logits[: len(target)], self._unannotated(pairs))
 
     @property
     def inference_network(self) -> nn.Module:
@@ -145,6 +146,13 @@ class DualNet(Method):
             pairs.append(Pair(view.logits[labeled:], other.logits[labeled:], name, mask=other.sure))
         return pairs
 
+    def _unannotated(self, pairs: list[Pair]) -> list[Pair]:
+        if not (self.partial_labels and self.pseudo_labels):
+            return []
+        labeled = [pair for pair in pairs if pair.target is not None]
+        sure = (pair._replace(mask=terms.reliable(pair.reference, self.keep)) for pair in labeled)
+        return [at_unannotated(pair, pair.target) for pair in sure]  # type: ignore[arg-type]
+
     def _extras(self, student: _View, teacher: _View, target: Tensor, step: int) -> dict[str, Tensor]:
         labeled, extras = len(target), {}
         if self.regularization:
@@ -156,16 +164,19 @@ class DualNet(Method):
             extras["extra/contrast"] = self.contrastive_ramp(step) * term
         if self.review > 0:
             first, second = student.logits[:labeled], teacher.logits[:labeled]
-            both = terms.review(first, second, target) + terms.review(second, first, target)
-            extras["extra/review"] = self.review * both
+            annotation, known = self.annotated(target)
+            views = (first, second), (second, first)
+            both = [terms.review(own, other, annotation, known=known) for own, other in views]
+            extras["extra/review"] = self.review * torch.stack(both).sum()
         return extras
 
     @torch.no_grad()
     def _student_and_teacher(self, first: _View, second: _View, target: Tensor) -> tuple[_View, _View]:
         if self.roles == "fixed":
             return second, first
+        target, known = self.annotated(target)
         dice = [
-            soft_dice(view.logits[: len(target)], target, squared=True, include_background=False)
+            soft_dice(view.logits[: len(target)], target, known, squared=True, include_background=False)
             for view in (first, second)
         ]
         return (second, first) if dice[0] <= dice[1] else (first, second)

@@ -104,7 +104,9 @@ def contrast(features: Tensor, logits: Tensor, sure: Tensor) -> Tensor:
     return _mean_of_valid(pulls) + _mean_of_valid(pushes)
 
 
-def review(prediction: Tensor, other: Tensor, target: Tensor, threshold: float = 0.6) -> Tensor:
+def review(
+    prediction: Tensor, other: Tensor, target: Tensor, threshold: float = 0.6, known: Tensor | None = None
+) -> Tensor:
     """Squared error of the foreground probability where just one network says foreground (L_review of the release).
 
     Not in the paper; it comes from the code that the release builds on (MCF, CVPR 2023).
@@ -114,12 +116,14 @@ def review(prediction: Tensor, other: Tensor, target: Tensor, threshold: float =
         other: logits of the other network, same shape.
         target: annotation, ``(B, 1, *spatial)``; all classes but 0 are foreground.
         threshold: probability from which a network says foreground.
+        known: where there is an annotation, ``(B, 1, *spatial)``; everywhere when None.
 
     Returns:
         A scalar; 0 where the networks never differ so.
     """
     own, others = _foreground(prediction), _foreground(other.detach())
     differ = (own >= threshold) != (others >= threshold)
+    differ = differ if known is None else differ & known
     return masked_mean((own - (target != 0).to(own.dtype)).square(), differ)
 
 

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import torch
+
+from metassl_monai.ignore import IGNORE
+
 from .base import Batch, Method, Pair, Step, all_images
 from .entropy import normalized_entropy
 
@@ -23,5 +27,9 @@ class EntropyMinimization(Method):
         """Judge the network's prediction by itself against the annotation, and its doubts on unlabeled images."""
         target = batch["labeled"]["label"]
         labeled, unlabeled = self.network(all_images(batch)).tensor_split([len(target)])
-        extras = {"extra/entropy": self.ramp(step) * normalized_entropy(unlabeled).mean()}
+        ramp = self.ramp(step)
+        extras = {"extra/entropy": ramp * normalized_entropy(unlabeled).mean()}
+        if self.partial_labels:
+            doubt = torch.where(target == IGNORE, normalized_entropy(labeled), 0)
+            extras["extra/entropy_unannotated"] = ramp * doubt.mean()
         return Step([Pair(labeled, labeled, "network", target)], extras, labeled)

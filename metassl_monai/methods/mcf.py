@@ -12,7 +12,7 @@ from metassl_monai.losses.correction import label_distance
 from metassl_monai.losses.functional import hard_label, masked_mean, soft_dice
 from metassl_monai.networks import MeanOfTwo
 
-from .base import Batch, Step, all_images, pair_streams
+from .base import Batch, Step, all_images, at_unannotated, pair_streams
 from .cps import CrossPseudoSupervision
 
 __all__ = ["MutualCorrection"]
@@ -62,16 +62,20 @@ class MutualCorrection(CrossPseudoSupervision):
         logits = {"network": self.network(images), "second_network": self.second_network(images)}
         labeled = {name: each[: len(target)] for name, each in logits.items()}
         differ = hard_label(labeled["network"], None) != hard_label(labeled["second_network"], None)
-        errors = {name: _error(each, target) for name, each in labeled.items()}
-        pairs, extras = [], {}
+        annotation, known = self.annotated(target)
+        differ = differ if known is None else differ & known
+        errors = {name: _error(each, annotation, known) for name, each in labeled.items()}
+        pairs, unannotated, extras = [], [], {}
         for name, other in (("network", "second_network"), ("second_network", "network")):
             supervised, rectified = pair_streams(logits[name], logits[other], name, target)
             loses = errors[name] >= errors[other]
             everywhere = loses.expand(len(rectified.prediction), 1, *target.shape[2:])
             pairs += [supervised, rectified._replace(mask=everywhere)]
-            review = masked_mean(label_distance(labeled[name], target), differ)
+            if self.partial_labels:
+                unannotated.append(at_unannotated(supervised._replace(mask=loses.expand_as(target)), target))
+            review = masked_mean(label_distance(labeled[name], annotation), differ)
             extras[f"extra/review_{name}"] = self.review_weight * review
-        return Step(pairs, extras, labeled["network"])
+        return Step(pairs, extras, labeled["network"], unannotated)
 
     @property
     def inference_network(self) -> nn.Module:
@@ -80,5 +84,5 @@ class MutualCorrection(CrossPseudoSupervision):
 
 
 @torch.no_grad()
-def _error(logits: Tensor, target: Tensor) -> Tensor:
-    return soft_dice(logits, target, squared=True, include_background=False)
+def _error(logits: Tensor, target: Tensor, known: Tensor | None) -> Tensor:
+    return soft_dice(logits, target, known, squared=True, include_background=False)

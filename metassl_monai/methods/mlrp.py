@@ -14,7 +14,7 @@ from metassl_monai.networks import Features
 from metassl_monai.networks.second_decoder import fresh_copy
 
 from .alhvr_terms import Prototypes, cosines
-from .base import Batch, Method, Step, all_images, pair_streams
+from .base import Batch, Method, Step, all_images, at_unannotated, pair_streams
 from .entropy import normalized_entropy
 
 __all__ = ["ReliableMutualLearning", "reliability"]
@@ -70,7 +70,7 @@ class ReliableMutualLearning(Method):
         labeled = len(target)
         encoded = self.network.get_submodule("encoder")(all_images(batch))
         (first, tapped), (second, tapped_too) = (reader(encoded) for reader in self.readers)
-        pairs = []
+        pairs, unannotated = [], []
         for name, prediction, reference, features in (
             ("network", first, second, tapped_too[self.tap]),
             ("second_decoder", second, first, tapped[self.tap]),
@@ -78,7 +78,10 @@ class ReliableMutualLearning(Method):
             on_labeled, on_unlabeled = pair_streams(prediction, reference, name, target)
             mask = _mask(on_unlabeled.prediction, on_unlabeled.reference, features[labeled:])
             pairs += [on_labeled, on_unlabeled._replace(mask=mask)]
-        return Step(pairs, {}, first[:labeled])
+            if self.partial_labels:
+                mask = _mask(on_labeled.prediction, on_labeled.reference, features[:labeled])
+                unannotated.append(at_unannotated(on_labeled._replace(mask=mask), target))
+        return Step(pairs, {}, first[:labeled], unannotated)
 
 
 @torch.no_grad()

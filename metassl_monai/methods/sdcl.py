@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from metassl_monai.losses.correction import label_distance, uniform_divergence
 from metassl_monai.losses.functional import hard_label, masked_mean
 
-from .base import Batch, Step, require_two
+from .base import Batch, Step, overlap, require_two
 from .bcp import BidirectionalCopyPaste, in_halves
 
 __all__ = ["DiscrepancyCorrection"]
@@ -70,7 +70,7 @@ class DiscrepancyCorrection(BidirectionalCopyPaste):
 
     def pairs(self, batch: Batch, step: int) -> Step:
         """Judge both students on the same mixtures, and each once more where they differ."""
-        pairs, _, prediction = super().pairs(batch, step)
+        pairs, _, prediction, _ = super().pairs(batch, step)
         halves = {pair.name: pair for pair in pairs if pair.target is not None}
         mixed = self.paste(batch["labeled"]["image"], batch["unlabeled"]["image"], randomize=False)
         first = {name: half.prediction for name, half in halves.items()}
@@ -89,7 +89,10 @@ class DiscrepancyCorrection(BidirectionalCopyPaste):
         """Unweighted ``distance`` and ``uniform`` of a student on the half of the batch that a labeled pair spans."""
         guess = hard_label(logits, None)
         differ = guess != hard_label(other, None)
-        weight = torch.where(half.mask, 1.0, ramp * self.unlabeled_weight)
-        distance = masked_mean(weight * label_distance(logits, half.target), differ)
-        uniform = masked_mean(weight * uniform_divergence(logits), differ & (guess != half.target))
+        target, known = self.annotated(half.target)
+        if known is not None:
+            target = torch.where(known, target, half.label)  # as in the unlabeled voxels of the mixture
+        weight = torch.where(overlap(half.mask, known), 1.0, ramp * self.unlabeled_weight)  # type: ignore[arg-type]
+        distance = masked_mean(weight * label_distance(logits, target), differ)
+        uniform = masked_mean(weight * uniform_divergence(logits), differ & (guess != target))
         return distance, uniform

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from .base import Batch, Step
+from .base import Batch, Step, aside, at_unannotated
 from .mean_teacher import MeanTeacher
 
 __all__ = ["SelectiveMeanTeacher"]
@@ -62,7 +62,12 @@ class SelectiveMeanTeacher(MeanTeacher):
         limit = start + (end - start) * self.schedule(step)
         labeled, unlabeled = result.pairs
         mask = self.selected(unlabeled.prediction, batch["unlabeled"]["image"], limit)
-        return result._replace(pairs=[labeled, unlabeled._replace(mask=mask)])
+        result = result._replace(pairs=[labeled, unlabeled._replace(mask=mask)])
+        if not self.partial_labels:
+            return result
+        chosen = aside(lambda x: self.selected(labeled.prediction, x, limit), batch["labeled"]["image"])
+        missing = at_unannotated(labeled._replace(mask=chosen), batch["labeled"]["label"])
+        return result._replace(unannotated=[missing])
 
     def selected(self, prediction: Tensor, images: Tensor, limit: float) -> Tensor:
         """Return where the unlabeled pair counts.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from metassl_monai.ignore import IGNORE
 from metassl_monai.metrics.surface import BoolArray, check_geometry, surface_distances
 
 __all__ = ["METRIC_NAMES", "dice_by_structure", "label_map", "segmentation_metrics"]
@@ -53,9 +54,13 @@ def segmentation_metrics(
     both               NaN                     NaN
     ================== ======================= ==========
 
+    Where nobody annotated, prediction and truth are left out: such voxels are in no structure, and they make no
+    surface of the voxels beside them, as the last annotated slice of a volume would have. A structure all of whose
+    annotated voxels lie inside it has no surface: its distances are NaN.
+
     Args:
         prediction: Label map of shape (H, W) or (H, W, D); a numpy array or a CPU torch tensor of whole numbers.
-        truth: Label map of the same shape.
+        truth: Label map of the same shape; :data:`~metassl_monai.ignore.IGNORE` where nobody annotated.
         labels: Name of the structure for each label value, e.g. ``{"0": "background", "1": "RV"}``. Value 0 is the
             background and skipped; keys may be numeric strings, as JSON has them. Values not named are ignored.
         spacing: Size of a voxel along each array axis in mm, in the order of the axes; without it the metrics in mm
@@ -76,8 +81,9 @@ def segmentation_metrics(
     """
     prediction_map, truth_map = np.asarray(prediction), np.asarray(truth)
     check_geometry(prediction_map.shape, truth_map.shape, spacing)
+    missing = truth_map == IGNORE
     return {
-        name: _structure_metrics(prediction_map == value, truth_map == value, spacing)
+        name: _structure_metrics((prediction_map == value) & ~missing, truth_map == value, missing, spacing)
         for name, value in _structures(labels).items()
     }
 
@@ -105,8 +111,9 @@ def dice_by_structure(
     """
     prediction_map, truth_map = np.asarray(prediction), np.asarray(truth)
     check_geometry(prediction_map.shape, truth_map.shape, None)
+    annotated = truth_map != IGNORE
     return {
-        name: _overlap(prediction_map == value, truth_map == value)["dice"]
+        name: _overlap((prediction_map == value) & annotated, truth_map == value)["dice"]
         for name, value in _structures(labels).items()
     }
 
@@ -136,12 +143,14 @@ def _structures(labels: Mapping[int, str] | Mapping[str, str]) -> dict[str, int]
     return structures
 
 
-def _structure_metrics(prediction: BoolArray, truth: BoolArray, spacing: Sequence[float] | None) -> dict[str, float]:
+def _structure_metrics(
+    prediction: BoolArray, truth: BoolArray, missing: BoolArray, spacing: Sequence[float] | None
+) -> dict[str, float]:
     metrics = dict.fromkeys(METRIC_NAMES, math.nan) | _overlap(prediction, truth)
     if prediction.any() and truth.any():
-        metrics |= _distances(prediction, truth, None, "voxel")
+        metrics |= _distances(prediction, truth, missing, None, "voxel")
         if spacing is not None:
-            metrics |= _distances(prediction, truth, spacing, "mm")
+            metrics |= _distances(prediction, truth, missing, spacing, "mm")
     return metrics
 
 
@@ -153,8 +162,12 @@ def _overlap(prediction: BoolArray, truth: BoolArray) -> dict[str, float]:
     return {"dice": 2 * common / total, "jaccard": common / (total - common)}
 
 
-def _distances(prediction: BoolArray, truth: BoolArray, spacing: Sequence[float] | None, unit: str) -> dict[str, float]:
-    forward, backward = surface_distances(prediction, truth, spacing)
+def _distances(
+    prediction: BoolArray, truth: BoolArray, missing: BoolArray, spacing: Sequence[float] | None, unit: str
+) -> dict[str, float]:
+    forward, backward = surface_distances(prediction, truth, spacing, missing if missing.any() else None)
+    if not (forward.size and backward.size):
+        return {}
     # Pooled: a direction with more surface voxels weighs more. The mean of means in assd weighs both alike.
     return {
         f"hd95_{unit}": float(np.percentile(np.concatenate((forward, backward)), 95)),

@@ -16,7 +16,10 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def surface_distances(
-    prediction: npt.ArrayLike, truth: npt.ArrayLike, spacing: Sequence[float] | None = None
+    prediction: npt.ArrayLike,
+    truth: npt.ArrayLike,
+    spacing: Sequence[float] | None = None,
+    missing: npt.ArrayLike | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Distance from every surface voxel of each mask to the nearest surface voxel of the other.
 
@@ -29,6 +32,8 @@ def surface_distances(
         prediction: Boolean mask of shape (H, W) or (H, W, D); a numpy array or a CPU torch tensor.
         truth: Boolean mask of the same shape.
         spacing: Size of a voxel along each array axis in mm, in the order of the axes. None measures in voxels.
+        missing: Where nothing is known of either, outside of both masks: a voxel whose only neighbors outside of its
+            mask lie there is none of the surface. None where all is known.
 
     Returns:
         Two arrays of shape (surface voxels of ``prediction``,) and (surface voxels of ``truth``,): the distances from
@@ -49,8 +54,10 @@ def surface_distances(
     """
     prediction_mask, truth_mask = np.asarray(prediction, dtype=bool), np.asarray(truth, dtype=bool)
     check_geometry(prediction_mask.shape, truth_mask.shape, spacing)
-    prediction_mask, truth_mask = _crop_to_union(prediction_mask, truth_mask)
-    prediction_surface, truth_surface = _surface(prediction_mask), _surface(truth_mask)
+    if missing is None:
+        prediction_mask, truth_mask = _crop_to_union(prediction_mask, truth_mask)
+        missing = False
+    prediction_surface, truth_surface = _surface(prediction_mask, missing), _surface(truth_mask, missing)
     return (
         _distances(prediction_surface, truth_surface, spacing),
         _distances(truth_surface, prediction_surface, spacing),
@@ -109,9 +116,10 @@ def _crop_to_union(prediction: BoolArray, truth: BoolArray) -> tuple[BoolArray, 
     return prediction[boxes[0]], truth[boxes[0]]
 
 
-def _surface(mask: BoolArray) -> BoolArray:
+def _surface(mask: BoolArray, missing: npt.ArrayLike) -> BoolArray:
     neighborhood = ndimage.generate_binary_structure(mask.ndim, connectivity=1)
-    return np.asarray(mask & ~ndimage.binary_erosion(mask, structure=neighborhood, border_value=0))
+    inner = ndimage.binary_erosion(mask | np.asarray(missing), structure=neighborhood, border_value=0)
+    return np.asarray(mask & ~inner)
 
 
 def _distances(source: BoolArray, target: BoolArray, spacing: Sequence[float] | None) -> FloatArray:

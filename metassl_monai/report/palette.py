@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib import colormaps
 from matplotlib.colors import ListedColormap, to_hex
 
@@ -29,6 +31,8 @@ def region_colormap() -> ListedColormap:
 def structure_colormap(count: int) -> ListedColormap:
     """Return ``count`` colors: none for background, then one for each structure; beyond 67 they begin anew.
 
+    Below 0, where nobody annotated, it is gray.
+
     Args:
         count: number of classes, background included.
 
@@ -38,4 +42,6 @@ def structure_colormap(count: int) -> ListedColormap:
         >>> structure_colormap(3).colors
         ['#00000000', '#e41a1c', '#4daf4a']
     """
-    return ListedColormap(["#00000000", *(_STRUCTURES[c % len(_STRUCTURES)] for c in range(count - 1))])
+    colors = ["#00000000", *(_STRUCTURES[c % len(_STRUCTURES)] for c in range(count - 1))]
+    colormap: Any = ListedColormap(colors).with_extremes(under="#808080")
+    return colormap

@@ -11,7 +11,7 @@ import pytest
 from monai.data import MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, Invertd, LoadImaged
 
-from metassl_monai.data import DatalistError, labeled_box, prepare_la, write_datalist
+from metassl_monai.data import DatalistError, labeled_box, prepare_la, read_datalist, write_datalist
 from metassl_monai.data.split import published_split
 from metassl_monai.transforms.relative_crop import RelativeCropd
 
@@ -64,6 +64,16 @@ def test_annotation_without_foreground_adds_nothing(dataset: Path, write_nrrd: C
     write_nrrd(dataset / TRAIN[0] / "laendo.nrrd", np.zeros(SHAPES[0], np.uint8))
     with pytest.raises(DatalistError, match="no labeled case has any foreground"):
         _box(dataset)
+
+
+def test_what_nobody_annotated_is_no_foreground(dataset: Path, write_nrrd: Callable[..., None]) -> None:
+    before = _box(dataset, margin=(0, 0, 0))
+    for case, shape, (start, end) in zip(TRAIN, SHAPES, BOXES, strict=False):
+        label = np.full(shape, 7, np.uint8)
+        label[tuple(map(slice, start, end))] = 255
+        write_nrrd(dataset / case / "laendo.nrrd", label)
+    write_datalist(read_datalist(dataset / "datalist.json") | {"ignore": 7}, dataset / "datalist.json")
+    assert _box(dataset, margin=(0, 0, 0)) == before
 
 
 def test_margin_for_another_number_of_axes_is_refused(dataset: Path) -> None:

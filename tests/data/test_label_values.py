@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from monai.transforms import RandCropByLabelClassesd
 
 from metassl_monai.data import DatalistError, validate_datalist
 from metassl_monai.data.label_values import label_classes
+from metassl_monai.ignore import IGNORE
 
 
 def _datalist(label_values: Any) -> dict[str, Any]:
@@ -62,6 +65,50 @@ def test_mapping_may_permute_and_merge(dtype: type) -> None:
 def test_values_without_a_class_are_refused(label: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         label_classes(np.array(label), _datalist({"0": 0, "255": 1}), "a.nii")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, [0, 1, IGNORE, 2]),
+        ({"label_values": {"0": 2, "1": 1, "2": 0}}, [2, 1, IGNORE, 0]),
+        ({"label_threshold": 1.5}, [0, 0, IGNORE, 1]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_the_value_that_a_datalist_ignores_is_no_class(fields: Any, expected: list[int], dtype: type) -> None:
+    datalist = {"labels": {"0": "background", "1": "a", "2": "b"}, "ignore": 255, **fields}
+    label = np.array([0, 1, 255, 2], dtype)
+    assert label_classes(label, datalist, "a.nii").tolist() == expected
+    if "label_threshold" not in fields:
+        with pytest.raises(ValueError, match="label values 254 are not in"):
+            label_classes(np.array([0, 254, 255], dtype), datalist, "a.nii")
+
+
+@pytest.mark.parametrize(
+    ("ignore", "message"),
+    [
+        ("255", "`ignore` is '255', not a whole number"),
+        (True, "`ignore` is True, not a whole number"),
+        (254.5, "`ignore` is 254.5, not a whole number"),
+        (None, "`ignore` is None, not a whole number"),
+        (7, "`ignore` is 7, which is also the value of a class"),
+    ],
+)
+def test_wrong_values_to_ignore_are_refused(ignore: Any, message: str) -> None:
+    values = {"0": 0, "1": 1, "7": 2}
+    with pytest.raises(DatalistError, match=message):
+        validate_datalist({**_datalist(values), "ignore": ignore}, "la.json")
+    validate_datalist({**_datalist(values), "ignore": 2}, "la.json")
+
+
+def test_patches_drawn_by_class_lie_where_somebody_annotated() -> None:
+    label = torch.full((1, 9, 9), float(IGNORE))
+    label[0, 2, 2], label[0, 6, 6] = 0, 1
+    crop = RandCropByLabelClassesd("label", "label", spatial_size=(3, 3), num_classes=2, num_samples=8)
+    patches = crop.set_random_state(seed=0)({"label": label})
+    centers = [patch["label"][0, 1, 1].item() for patch in patches]
+    assert set(centers) == {0, 1}
 
 
 def test_without_a_mapping_raw_values_are_the_classes() -> None:

@@ -12,16 +12,17 @@ from monai.data import DataLoader, MetaTensor, set_rnd
 from monai.transforms import Compose, RandFlipd, RandGaussianNoised
 
 from metassl_monai.data import SliceDataset
+from metassl_monai.ignore import IGNORE
 
 DEPTHS = (3, 5, 1)
 
 
 def volumes() -> list[dict[str, Any]]:
-    """Every voxel tells its volume and slice: ``100 * volume + slice`` in the image, minus one in the label."""
+    """Every voxel tells its volume and slice: ``100 * volume + slice`` in the image, plus one in the label."""
     found = []
     for number, depth in enumerate(DEPTHS):
         image = (100 * number + torch.arange(depth)).float().expand(1, 4, 6, depth).clone()
-        found.append({"image": image, "label": image - 1, "case": f"case{number}"})
+        found.append({"image": image, "label": image + 1, "case": f"case{number}"})
     return found
 
 
@@ -38,12 +39,24 @@ def test_every_slice_of_every_volume_comes_once_and_in_order() -> None:
     slices = dataset()
     assert len(slices) == sum(DEPTHS)
     assert [item["image"].unique().item() for item in slices] == [0, 1, 2, 100, 101, 102, 103, 104, 200]
-    assert all(item["label"].equal(item["image"] - 1) for item in slices)
+    assert all(item["label"].equal(item["image"] + 1) for item in slices)
     assert all(item["image"].shape == item["label"].shape == (1, 4, 6) for item in slices)
 
 
 def test_what_is_no_tensor_comes_with_every_slice() -> None:
     assert [item["case"] for item in dataset()] == ["case0"] * 3 + ["case1"] * 5 + ["case2"]
+
+
+def test_slices_that_nobody_annotated_go_to_the_unlabeled_ones() -> None:
+    labeled = volumes()[:2]
+    labeled[0]["label"][..., 1] = IGNORE
+    labeled[1]["label"][..., 3:] = IGNORE
+    labeled[1]["label"][:, 0, 0, 0] = IGNORE  # one voxel of a slice
+    annotated = dataset(data=labeled)
+    assert [item["image"].unique().item() for item in annotated] == [0, 2, 100, 101, 102]
+    unlabeled = dataset(data=[{"image": torch.full((1, 4, 6, 2), 7.0)}], unannotated_of=annotated)
+    assert [item["image"].unique().item() for item in unlabeled] == [7, 7, 1, 103, 104]
+    assert all("label" not in item for item in unlabeled)
 
 
 def test_slices_are_taken_along_the_last_axis() -> None:

@@ -18,6 +18,7 @@ from torch import nn
 from metassl_monai.engines import PairedDataLoader, SemiSupervisedTrainer
 from metassl_monai.handlers import HiddenLabels
 from metassl_monai.handlers.judged_pairs import pairs_and_images
+from metassl_monai.ignore import IGNORE
 from metassl_monai.losses import MetaSSLUnlabeledLoss, PseudoLabelLoss, Region
 from metassl_monai.methods import BidirectionalCopyPaste
 
@@ -79,6 +80,23 @@ def test_metrics_equal_those_counted_voxel_by_voxel(make_run: Callable, monitor:
     assert len(expected) > 30
     assert {key: value for key, value in found.items() if value != 0 or key in expected} == pytest.approx(expected)
     assert all(type(value) is float for value in found.values())
+
+
+def test_voxels_without_a_hidden_label_are_not_counted(make_run: Callable, make_samples: Callable) -> None:
+    run = make_run("cps", epochs=1).train()
+
+    def pixels(missing: int) -> float:
+        samples = make_samples(4, True)
+        for sample in samples:
+            sample["label"] = sample["label"].clone()
+            sample["label"][:, :missing] = IGNORE
+        HiddenLabels(DataLoader(Dataset(samples), batch_size=2), LABELS).compare(run.trainer)
+        metrics = run.trainer.state.metrics
+        return sum(metrics[f"hidden/network/pixels/{region.name}"] for region in Region)
+
+    side = make_samples(1, True)[0]["label"].shape[-1]
+    assert pixels(0) == 4 * side * side
+    assert pixels(3) == 4 * (side - 3) * side
 
 
 @pytest.mark.parametrize("seed", [1337, None])
