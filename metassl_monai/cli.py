@@ -114,12 +114,15 @@ def train(
     method: Annotated[str | None, typer.Option(help="The method's overlay; the bundle's default if left out.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="The method's own losses instead of MetaSSL.")] = False,
     overlay: Overlays = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Train for about as long; replaces --iterations. A few steps are timed first.")
+    ] = None,
 ) -> None:
-    """Train a bundle. Every further --id VALUE goes to MONAI as it is."""
-    from metassl_monai.apps.bundles import bundle_path, config_files, run_bundle
+    """Train a bundle. Every further --id VALUE goes to MONAI as it is; --resume goes on from the last epoch's end."""
+    from metassl_monai.apps.train import train_bundle
 
-    names = ["train", *([method] if method else []), *(["plain"] if plain else []), *(overlay or [])]
-    run_bundle("training", config_files(bundle_path(bundle), names), context.args)
+    names = [*([method] if method else []), *(["plain"] if plain else []), *(overlay or [])]
+    train_bundle(bundle, names, context.args, minutes)
 
 
 @app.command(context_settings=PASS_ON)

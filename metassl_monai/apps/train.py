@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains a bundle, for as long as there is time."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ignite.engine import Events
+from monai.bundle import ConfigWorkflow
+
+from .bundles import bundle_path, config_files, run_bundle
+from .errors import UserError
+
+__all__ = ["iterations_in", "train_bundle"]
+
+_WARM, _TIMED = 3, 7
+_FOR_TRAINING = 0.85
+"""Share of the time for iterations; starting, validating and saving take the rest."""
+
+
+def train_bundle(bundle: str, names: Sequence[str], arguments: Sequence[str], minutes: float | None = None) -> None:
+    """Print and run the training of a bundle.
+
+    Args:
+        bundle: its name or folder.
+        names: the overlays after ``train``, such as a method.
+        arguments: further ``--id value`` for MONAI; ``--resume`` may stand alone.
+        minutes: time for the whole training, which replaces ``--iterations``: a few steps are measured first.
+
+    Raises:
+        UserError: for an unknown bundle, overlay or id, or when the training fails.
+    """
+    files = config_files(bundle_path(bundle), ["train", *names])
+    arguments = _with_values(arguments)
+    if minutes is not None:
+        if "--iterations" in arguments:
+            raise UserError("--minutes and --iterations both say how long to train: give one of them.")
+        iterations = iterations_in(minutes, files, arguments)
+        sys.stdout.write(f"{minutes:g} minutes are about {iterations} iterations on this machine\n")
+        arguments = [*arguments, "--iterations", str(iterations)]
+    run_bundle("training", files, arguments)
+
+
+def iterations_in(minutes: float, files: Sequence[Path], arguments: Sequence[str]) -> int:
+    """Measure a few training steps and return how many fit into a time, a first stage of a third included.
+
+    Args:
+        minutes: the time.
+        files: the configs.
+        arguments: ``--id value`` of the training, as texts.
+
+    Raises:
+        UserError: when ``minutes`` is not above 0.
+    """
+    if minutes <= 0:
+        raise UserError(f"--minutes {minutes:g}: must be more than 0.")
+    given = {
+        name.removeprefix("--"): _literal(value) for name, value in zip(arguments[::2], arguments[1::2], strict=True)
+    }
+    given = {name: value for name, value in given.items() if name not in ("resume", "tracking")}
+    steps: dict[str, Any] = {"iterations": _WARM + _TIMED, "iterations_per_epoch": _WARM + _TIMED}
+    with TemporaryDirectory(prefix="metassl-") as folder:
+        quiet = {"output_dir": folder, "check_data": False, "keep": "last", "resume": False}
+        workflow = ConfigWorkflow(
+            [str(file) for file in files],
+            workflow_type="train",
+            run_id="training",
+            logging_file=False,
+            **{**given, **steps, **quiet},
+        )
+        workflow.initialize()
+        trainer: Any = workflow.parser.get_parsed_content("train::trainer")
+        ends: list[float] = []
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: ends.append(time.monotonic()))
+        trainer.run()
+        staged = bool(workflow.parser["first_stage"])
+        workflow.finalize()
+    seconds = (ends[-1] - ends[_WARM - 1]) / _TIMED
+    share = _FOR_TRAINING * (0.75 if staged else 1.0)
+    return max(1, int(60 * minutes * share / seconds))
+
+
+def _with_values(arguments: Sequence[str]) -> list[str]:
+    """Give a lone ``--resume`` the value that MONAI needs."""
+    places = [i for i, word in enumerate(arguments) if word == "--resume"]
+    words = list(arguments)
+    for i in reversed(places):
+        if i + 1 == len(words) or words[i + 1].startswith("--"):
+            words.insert(i + 1, "True")
+    return words
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text

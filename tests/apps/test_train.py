@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training for as long as there is time."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from metassl_monai.apps import UserError, bundles
+from metassl_monai.apps.bundles import bundle_path, config_files
+from metassl_monai.apps.train import iterations_in, train_bundle
+from metassl_monai.cli import app
+from metassl_monai.methods import CrossPseudoSupervision
+
+PHANTOM = "phantom_segmentation"
+
+
+def arguments_of(datalist, *more):
+    data = ["--dataset_dir", str(datalist.parent), "--datalist", str(datalist)]
+    return [*data, "--features", "[4,4,4,4,4]", "--spatial_size", "[32,32]", *more]
+
+
+def test_iterations_are_what_fits_into_the_time(phantom, monkeypatch):
+    """Each step waits 0.1 s: 85 % of a minute are 510 steps less what the steps themselves take."""
+    pairs = CrossPseudoSupervision.pairs
+
+    def slow(self, batch, step):
+        time.sleep(0.1)
+        return pairs(self, batch, step)
+
+    monkeypatch.setattr(CrossPseudoSupervision, "pairs", slow)
+    files = config_files(bundle_path(PHANTOM), ["train"])
+    assert 50 < iterations_in(1, files, arguments_of(phantom)) < 510
+
+
+def test_minutes_and_a_lone_resume_become_ids(phantom, monkeypatch):
+    run = []
+    monkeypatch.setattr(bundles, "run_command", run.append)
+    monkeypatch.setattr("metassl_monai.apps.train.iterations_in", lambda *_: 321)
+    train_bundle(PHANTOM, [], ["--resume", *arguments_of(phantom)], minutes=5)
+    (command,) = run
+    assert command[command.index("--resume") + 1] == "True"
+    assert command[-2:] == ["--iterations", "321"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--minutes", "5", "--iterations", "3"], "both say how long to train"),
+        (["--minutes", "0"], "--minutes 0: must be more than 0"),
+    ],
+)
+def test_impossible_times_are_refused(words, message):
+    result = CliRunner().invoke(app, ["train", PHANTOM, *words])
+    assert result.exit_code == 1
+    assert message in result.output or message in str(result.exception)
+
+
+def test_training_an_unknown_bundle_is_one_message():
+    with pytest.raises(UserError, match="no bundle 'nothing'"):
+        train_bundle("nothing", [], [])
