@@ -62,10 +62,11 @@ def group_channels(scans: Iterable[Scan], endings: Sequence[str], where: Path) -
         if not ending and len(endings) > 1:
             cause = f"does not end with a channel ({', '.join(endings)}) as other images do"
             raise DatalistError(scan.path, cause, "rename it, or take it out of the folder")
-        if ending in groups[name]:
-            cause = f"has the same name as {groups[name][ending].path.name} in its folder"
+        key = ending if len(endings) > 1 else ""
+        if key in groups[name]:
+            cause = f"has the same name as {groups[name][key].path.name} in its folder"
             raise DatalistError(scan.path, cause, "keep one of them, or rename it")
-        groups[name][ending] = scan
+        groups[name][key] = scan
     for name, files in groups.items():
         missing = [ending for ending in endings if ending not in files] if len(endings) > 1 else []
         if missing:

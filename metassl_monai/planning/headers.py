@@ -103,4 +103,5 @@ def _itk(path: Path) -> Header:
         raise DatalistError(path, "cannot be read (ITK knows no such format)", "copy or export it again")
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    return Header(min(reader.GetNumberOfDimensions(), 3), reader.GetNumberOfComponents())
+    axes = reader.GetNumberOfDimensions()
+    return Header(min(axes, 3), reader.GetDimensions(3) if axes > 3 else reader.GetNumberOfComponents())

@@ -102,7 +102,7 @@ def _gray(label: MetaTensor, file: StrPath) -> np.ndarray:
         raise DatalistError(file, cause, "merge them into one label map with a value for each structure")
     if voxels.ndim == 3 and label.meta.get("original_channel_dim") == -1:
         colors = voxels[..., :3] if voxels.shape[-1] > 2 else voxels[..., :1]  # without opacity
-        if (colors != colors[..., :1]).any():
+        if (np.abs(colors - colors[..., :1]) > (SPREAD if is_lossy(file) else 0)).any():
             raise DatalistError(file, "the annotation is in color", "save it in gray, one value for each structure")
     return np.asarray(first_channel(label).numpy())
 

@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 __all__ = ["IMAGE_WORDS", "LABEL_WORDS", "bare_image", "bare_label", "match", "nearest"]
 
 LABEL_WORDS = (
-    *("label", "labels", "labelmap", "lab", "seg", "segmentation", "dseg", "gt", "groundtruth", "truth"),
+    *("label", "labels", "labelmap", "seg", "segmentation", "dseg", "gt", "groundtruth", "truth"),
     *("mask", "masks", "manual", "annotation", "anno", "roi", "contour"),
 )
-IMAGE_WORDS = ("image", "images", "img", "imgs", "im", "scan", "scans", "volume", "volumes", "vol")
+IMAGE_WORDS = ("image", "images", "img", "imgs", "im", "imaging", "scan", "scans", "volume", "volumes", "vol")
+BIDS_ENTITIES = re.compile(r"_(?:space|desc|label|res|den|seg|atlas)-[^_/]+")
+"""What names of labels in BIDS say beyond those of images."""
+
 _SEPARATORS = "-_. "
 
 
@@ -30,7 +33,10 @@ def bare_label(key: str, suffix: str | None = None) -> str:
         >>> bare_label("a/scan 1_Seg"), bare_label("label0007"), bare_label("p1/mask"), bare_label("x_hand", "_hand")
         ('a/scan 1', '0007', 'p1', 'x')
     """
-    return key.removesuffix(suffix) if suffix is not None else _bare(key, LABEL_WORDS)
+    if suffix is not None:
+        return key.removesuffix(suffix)
+    bare = _bare(key, LABEL_WORDS)
+    return BIDS_ENTITIES.sub("", bare) if bare.rpartition("/")[2].startswith("sub-") else bare
 
 
 def bare_image(key: str) -> str:

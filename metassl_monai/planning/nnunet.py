@@ -42,7 +42,7 @@ def read_nnunet(folder: Path, exclude: Sequence[Path]) -> Found:
     found.layout = "nnU-Net"
     _describe(found, folder / "dataset.json")
     if (folder / "imagesTs").is_dir():
-        _add_test(found, folder)
+        _add_test(found, folder, told=(folder / "imagesTs").resolve() in {path.resolve() for path in exclude})
     return found
 
 
@@ -62,13 +62,14 @@ def _describe(found: Found, file: Path) -> None:
         found.channels = tuple(str(names[key]) for key in sorted(names, key=int))
 
 
-def _add_test(found: Found, folder: Path) -> None:
+def _add_test(found: Found, folder: Path, told: bool) -> None:
+    """Add the labeled images of ``imagesTs``; say how many others there are, unless it is told to learn from them."""
     cases = further_cases(folder / "imagesTs", found.cases, found.endings, ())
     labels = scans_in(folder / "labelsTs") if (folder / "labelsTs").is_dir() else []
     of_image = {scan.key: scan.path for scan in labels}
     pairs = {image: of_image[label] for label, image in match(list(of_image), [c.name for c in cases]).items()}
     found.cases += [case._replace(label=pairs[case.name], key="test") for case in cases if case.name in pairs]
     left_out = len(cases) - len(pairs)
-    if left_out:
+    if left_out and not told:
         text = f"{left_out} images of imagesTs have no label and are left out; to learn from them, pass --unlabeled"
         found.remarks.append(f"{text} {folder / 'imagesTs'}")

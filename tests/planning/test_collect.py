@@ -71,16 +71,18 @@ def test_validation_can_be_chosen(folders: Path) -> None:
         ("img000{}.nii.gz", "label000{}.nii.gz"),
         ("volume-{}.nii", "segmentation-{}.nii"),
         ("Patient_{}.nii.gz", "Patient_{}_GT.nii.gz"),
+        ("case_{}/imaging.nii.gz", "case_{}/segmentation.nii.gz"),
+        ("sub-0{}/anat/sub-0{}_T1w.nii.gz", "sub-0{}/anat/sub-0{}_space-orig_desc-manual_dseg.nii.gz"),
     ],
 )
 def test_one_folder_whose_names_tell_labels_apart(tmp_path: Path, image: str, label: str) -> None:
     for number in range(1, 4):
-        write_scan(tmp_path / "data" / image.format(number), an_image(number))
+        write_scan(tmp_path / "data" / image.format(number, number), an_image(number))
         if number < 3:
-            write_scan(tmp_path / "data" / label.format(number), a_label())
+            write_scan(tmp_path / "data" / label.format(number, number), a_label())
     datalist = sound(collect_folder(tmp_path / "data", out=tmp_path / "data" / "out"))
-    assert pairs(datalist) == {image.format(number): label.format(number) for number in (1, 2)}
-    assert [item["image"] for item in datalist["unlabeled"]] == [image.format(3)]
+    assert pairs(datalist) == {image.format(number, number): label.format(number, number) for number in (1, 2)}
+    assert [item["image"] for item in datalist["unlabeled"]] == [image.format(3, 3)]
 
 
 def test_a_suffix_of_ones_own(tmp_path: Path) -> None:
@@ -264,8 +266,9 @@ def test_pictures(tmp_path: Path, suffix: str, shape: tuple[int, ...]) -> None:
     assert collected.channels == ()
 
 
-def test_jpeg_masks_are_cut_in_the_middle(tmp_path: Path) -> None:
-    mask = np.zeros((40, 30), np.uint8)
+@pytest.mark.parametrize("colors", [(), (3,)])
+def test_jpeg_masks_are_cut_in_the_middle(tmp_path: Path, colors: tuple[int, ...]) -> None:
+    mask = np.zeros((40, 30, *colors), np.uint8)
     mask[10:30, 5:25] = 255
     for number in range(2):
         write_scan(tmp_path / "scans" / f"{number}.jpg", a_picture(number))

@@ -72,6 +72,7 @@ def test_nnunet_learns_from_test_images_when_told_to(raw: Path, tmp_path: Path) 
     collected = collect_folder(raw, unlabeled=[raw / "imagesTs"], out=tmp_path / "out")
     # heart_007, which is a test case, is none to learn from
     assert names(read_datalist(collected.datalist), "unlabeled") == ["heart_002", "heart_008"]
+    assert not any("imagesTs" in remark for remark in collected.remarks)
 
 
 def test_nnunet_of_one_channel_and_old_labels(raw: Path, tmp_path: Path) -> None:

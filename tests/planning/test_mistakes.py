@@ -218,6 +218,16 @@ MISTAKES: dict[str, tuple[Change, dict[str, Any], str, str]] = {
         "a.png: is 2D, while b.png and most others are 2D with 3 channels",
         "take one kind of them out",
     ),
+    "an image with and without an ending": (
+        lambda folder: [
+            rename("labels/a.nii.gz", "labels/a_seg.nii.gz")(folder),
+            *(rename(f"scans/{name}.nii.gz", f"scans/{name}_T1w.nii.gz")(folder) for name in "abcdef"),
+            put("scans/e.nii.gz", an_image())(folder),
+        ],
+        {},
+        "e_T1w.nii.gz: has the same name as e.nii.gz",
+        "keep one of them",
+    ),
     "a film": (put("scans/a.nii.gz", FILM), {}, "a.nii.gz: is a volume with a fourth axis of 3", "one file a channel"),
     "several pages": (two_pages, {}, "a.tif: has several pages", "convert it to NIfTI"),
     "a damaged image": (
