@@ -25,7 +25,7 @@ INTERNAL: dict[str, set[str]] = {
     "engines": {"methods", "finite"},
     "handlers": {"losses", "metrics", "report", "files", "finite", "ignore", "network_record"},
     "data": {"files", "ignore", "network_record"},
-    "planning": {"data", "files"},
+    "planning": {"data", "files", "ignore"},
     "metrics": {"ignore"},
     "report": {"metrics", "files"},
     "files": set(),

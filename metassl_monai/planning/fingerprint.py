@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from metassl_monai.data import load_datalist, read_datalist, read_label, read_scan
 from metassl_monai.data.pictures import is_picture
+from metassl_monai.ignore import IGNORE
 
 __all__ = ["device_at_hand", "take_fingerprint"]
 
@@ -55,7 +56,8 @@ def take_fingerprint(datalist: Path, dataset_dir: Path) -> dict[str, Any]:
         ``nonzero`` is the median share of an image inside the box of its nonzero voxels, ``box`` the median size of the
         box of the structures in voxels. ``intensity`` has percentiles of the first channel inside the structures.
         ``classes`` has by name the share of the annotated voxels and the smallest share that the largest component has
-        of a case's voxels of it. ``subjects`` and ``cases`` count each list.
+        of a case's voxels of it. ``partial`` says whether some voxels
+        are not annotated. ``subjects`` and ``cases`` count each list.
 
     Raises:
         ValueError: when an annotation has a value that stands for no class. Check the data first.
@@ -72,6 +74,7 @@ def take_fingerprint(datalist: Path, dataset_dir: Path) -> dict[str, Any]:
     return {
         "kind": "picture" if is_picture(_first_file(items[0])) else "volume",
         "channels": len(content.get("channels", ())) or 1,
+        "partial": "ignore" in content,
         "subjects": counts,
         "cases": {key: len(content[key]) for key in ("labeled", "unlabeled", "validation", "test")},
         "size": _median([look.size for look in looks]),
@@ -117,6 +120,7 @@ def _look(item: Mapping[str, Any], content: Mapping[str, Any]) -> _Look:
     sample = voxels.reshape(-1)[:: max(1, voxels.size // _VOXELS)]
     turned = content if picture else {**content, "orientation": codes}
     label = read_label(item["label"], turned).numpy() if "label" in item else np.zeros((), np.int32)
+    label = np.where(label == IGNORE, 0, label)
     classes = range(1, len(content["labels"]))
     return _Look(
         size=list(voxels.shape),

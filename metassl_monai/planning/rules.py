@@ -42,10 +42,17 @@ def _orientation(facts: Facts) -> Answer:
         return None, "pictures have none"
     if facts["dimension"] == "patches":
         return "RAS", "one orientation for all, whatever the files have"
-    measure = facts["spacing"] if facts["spacing"] else [1 / n for n in facts["size"]]
-    coarse, codes = max(range(3), key=lambda axis: measure[axis]), facts["codes"]
-    turned = "".join(code for axis, code in enumerate(codes) if axis != coarse) + codes[coarse]
-    return turned, f"slices lie along {codes[coarse]}, the axis with the largest steps, which comes last"
+    codes, across = facts["codes"], _across(facts)
+    turned = codes[:across] + codes[across + 1 :] + codes[across]
+    return turned, f"slices lie along {codes[across]}, which comes last: the axis with the fewest or the longest steps"
+
+
+def _across(facts: Facts) -> int:
+    """Return the axis from slice to slice."""
+    spacing, size = facts["spacing"], facts["size"]
+    if spacing and max(spacing) / min(spacing) >= _ANISOTROPIC:
+        return max(range(3), key=lambda axis: spacing[axis])
+    return min(range(3), key=lambda axis: size[axis])
 
 
 def _spacing(facts: Facts) -> Answer:
@@ -153,6 +160,8 @@ def _largest_component(facts: Facts) -> Answer:
     pieces = {name: of_one["largest_component"] for name, of_one in facts["classes"].items()}
     if facts["dimension"] == "tiles":
         return False, "pictures may show many"
+    if facts["partial"]:
+        return False, "annotations with gaps do not tell"
     if facts["cases"]["labeled"] < 2:
         return False, "one labeled case does not tell"
     if min(pieces.values()) >= _ONE_PIECE:
