@@ -107,12 +107,25 @@ def train(
 
 
 @app.command(context_settings=PASS_ON)
-def infer(context: typer.Context, bundle: Bundle, overlay: Overlays = None) -> None:
-    """Segment NIfTI volumes with a trained bundle. Every further --id VALUE goes to MONAI as it is."""
-    from metassl_monai.apps.bundles import bundle_path, config_files, run_bundle
+def infer(
+    context: typer.Context,
+    bundle: Bundle,
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Folders and files to segment, of any format; several may follow.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the predictions of --images.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="The weights; BUNDLE/models/model.pt if left out.")] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write class probabilities as well.")] = False,
+    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Write the entropy, in nats, as well.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, ...; a GPU where there is one if left out.")] = None,
+    overlap: Annotated[str | None, typer.Option(help="Of sliding windows, from 0 to below 1.")] = None,
+    overlay: Overlays = None,
+) -> None:
+    """Segment images with a trained bundle. Without --images every further --id VALUE goes to MONAI as it is."""
+    from metassl_monai.apps.infer import infer as run
 
-    names = ["inference", *(overlay or [])]
-    run_bundle("inference", config_files(bundle_path(bundle), names), context.args)
+    maps = {"probabilities": probabilities, "uncertainty": uncertainty}
+    run(bundle, overlay or (), images or (), context.args, out, checkpoint, device, overlap, **maps)
 
 
 @app.command()
@@ -122,12 +135,15 @@ def evaluate(
     predictions: Annotated[Path, typer.Option(help="Folder of the predicted label maps.")],
     out: Annotated[Path, typer.Option(help="Folder for cases.csv and metrics.json.")],
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Predictions hold the annotations' own values, as infer --images writes them.")
+    ] = False,
 ) -> None:
     """Score predicted label maps against the annotations, per case and structure."""
     from metassl_monai.apps.evaluate import evaluate_predictions
     from metassl_monai.report import format_summary, summarize
 
-    rows = evaluate_predictions(datalist, dataset_dir, split, predictions, out)
+    rows = evaluate_predictions(datalist, dataset_dir, split, predictions, out, raw)
     # a log file has no width of its own, and 80 columns would break every cell
     Console(width=None if sys.stdout.isatty() else 130).print(format_summary(summarize(rows)))
     typer.echo(f"Mean over subjects with its 95 % interval. Every case is in {out / 'cases.csv'}.")
