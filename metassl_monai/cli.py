@@ -129,6 +129,21 @@ def infer(
 
 
 @app.command()
+def suggest(
+    bundle: Bundle,
+    out: Annotated[Path | None, typer.Option(help="A CSV file for all cases; a picture goes beside it.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of cases to print and to draw.")] = 10,
+    checkpoint: Annotated[Path | None, typer.Option(help="The weights; BUNDLE/models/model.pt if left out.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, ...; a GPU where there is one if left out.")] = None,
+    overlay: Overlays = None,
+) -> None:
+    """Name the unlabeled cases to annotate next: those that the network is least sure of."""
+    from metassl_monai.apps.suggest import suggest as run
+
+    run(bundle, out, count, overlay or (), checkpoint, device)
+
+
+@app.command()
 def evaluate(
     datalist: Datalist,
     dataset_dir: DatasetDir,

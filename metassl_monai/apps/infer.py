@@ -15,14 +15,13 @@ from tqdm import tqdm
 from metassl_monai.data import prediction_mistakes
 from metassl_monai.data.datalist import parse_json
 from metassl_monai.planning import Case, image_cases
-from metassl_monai.planning.headers import reason_of
 
 from .bundles import bundle_path, config_files, run_bundle
-from .errors import UserError, refuse, user_mistake
-from .segmenter import Segmenter, read_inference, save_predictions
+from .errors import UserError, refuse
+from .segmenter import Segmenter, read_inference, save_predictions, succeeds
 from .writable import check_writable
 
-__all__ = ["failure_reason", "infer", "segment_images"]
+__all__ = ["infer", "segment_images"]
 
 
 def infer(
@@ -77,7 +76,7 @@ def segment_images(
     overlap: float | None = None,
     probabilities: bool = False,
     uncertainty: bool = False,
-) -> list[Path]:
+) -> None:
     """Segment images one after the other; one that fails is named on standard error, and the others go on.
 
     A prediction has its image's name with ``_seg``, and lies in the sub-folder of ``out`` that its image has in the
@@ -95,9 +94,6 @@ def segment_images(
         probabilities: write the probability of each class as well, ``<name>_probabilities``.
         uncertainty: write the entropy of the probabilities as well, ``<name>_uncertainty``, in nats.
 
-    Returns:
-        The first file of each image that was segmented.
-
     Raises:
         UserError: before anything is segmented for a missing network or folder, or images that would share a
             prediction; in the end when an image has failed.
@@ -114,34 +110,11 @@ def segment_images(
     refuse(prediction_mistakes([_files(case) for case in cases], root, out))
     check_writable(out)
     segmenter = Segmenter(parser)
-    done = [case.images[0] for case in tqdm(cases, desc="segmenting", unit="image") if _segmented(segmenter, case)]
-    if len(done) < len(cases):
-        failed = len(cases) - len(done)
-        raise UserError(f"{failed} of {len(cases)} images failed, as named above; the others are segmented in {out}.")
-    sys.stdout.write(f"{len(done)} image{'s' if len(done) > 1 else ''} segmented into {out}\n")
-    return done
-
-
-def failure_reason(error: Exception) -> str:
-    """Return one line that says why something failed; MONAI wraps the reason into several exceptions."""
-    mistake = user_mistake(error)
-    while isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return " ".join(str(mistake or reason_of(error)).split())
-
-
-def _segmented(segmenter: Segmenter, case: Case) -> bool:
-    """Segment a case and tell of it where that fails."""
-    files = [str(file) for file in case.images]
-    lines = [f"{problem.file}: {problem.cause}: {problem.remedy}" for problem in segmenter.problems(files)]
-    if not lines:
-        try:
-            segmenter(files)
-        except Exception as error:  # one image must not cost the others, whatever is wrong with it
-            lines = [f"{files[0]}: {failure_reason(error)}"]
-    for line in lines:
-        tqdm.write(line, file=sys.stderr)
-    return not lines
+    done = sum(succeeds(segmenter, _files(case)) for case in tqdm(cases, desc="segmenting", unit="image"))
+    if done < len(cases):
+        failed = f"{len(cases) - done} of {len(cases)} images failed, as named above"
+        raise UserError(f"{failed}; the others are segmented in {out}.")
+    sys.stdout.write(f"{done} image{'s' if done > 1 else ''} segmented into {out}\n")
 
 
 def _cases(bundle: Path, images: Sequence[Path], out: Path) -> list[Case]:
@@ -172,9 +145,8 @@ def _root(cases: Sequence[Case], images: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([os.path.abspath(path if path.is_dir() else path.parent) for path in images]))
 
 
-def _files(case: Case) -> str | list[str]:
-    files = [str(file) for file in case.images]
-    return files[0] if len(files) == 1 else files
+def _files(case: Case) -> list[str]:
+    return [str(file) for file in case.images]
 
 
 def _fraction(overlap: str | None) -> float | None:

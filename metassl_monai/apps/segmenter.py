@@ -4,21 +4,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
+from tqdm import tqdm
 
 from metassl_monai.data import Problem, check_images
 from metassl_monai.data.check import Kind
+from metassl_monai.planning.headers import reason_of
 
 from .bundles import config_files
-from .errors import UserError, refuse
+from .errors import UserError, refuse, user_mistake
 from .preflight import check_network
 
-__all__ = ["Segmenter", "keep_probabilities", "read_inference", "save_predictions"]
+__all__ = ["Segmenter", "keep_probabilities", "read_inference", "save_predictions", "succeeds"]
 
 SAVE = "SavePredictiond"
 POSTPROCESSING = "postprocessing::transforms"
@@ -106,6 +109,38 @@ class Segmenter:
         self.dataset.data = [{"image": files[0] if len(files) == 1 else [*files]}]
         self.evaluator.run()
         return dict(self.evaluator.state.output[0])
+
+
+def succeeds(segmenter: Segmenter, files: Sequence[str], use: Callable[[dict[str, Any]], object] | None = None) -> bool:
+    """Segment an image and use what comes of it; where anything fails, say so on standard error in one line.
+
+    Args:
+        segmenter: what segments it.
+        files: of the image, one or one a channel.
+        use: what to do with the item that the postprocessing leaves.
+
+    Returns:
+        Whether nothing failed.
+    """
+    lines = [f"{problem.file}: {problem.cause}: {problem.remedy}" for problem in segmenter.problems(files)]
+    if not lines:
+        try:
+            item = segmenter(files)
+            if use is not None:
+                use(item)
+        except Exception as error:  # one image must not cost the others, whatever is wrong with it
+            lines = [f"{files[0]}: {_reason(error)}"]
+    for line in lines:
+        tqdm.write(line, file=sys.stderr)
+    return not lines
+
+
+def _reason(error: Exception) -> str:
+    """Return one line that says why something failed; MONAI wraps the reason into several exceptions."""
+    mistake = user_mistake(error)
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return " ".join(str(mistake or reason_of(error)).split())
 
 
 def _device_ids(device: str | None) -> dict[str, Any]:
