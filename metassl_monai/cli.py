@@ -181,6 +181,17 @@ def compare(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A bundle, or the output folder of a training.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file; report.html in the folder if left out.")] = None,
+) -> None:
+    """Write one HTML file: what was decided, trained and reached, and how to go on."""
+    from metassl_monai.apps.page import write_report
+
+    write_report(folder, out)
+
+
+@app.command()
 def experiment(
     file: Annotated[Path, typer.Argument(help="The experiment, such as bundles/*/experiments/*.json.")],
     dataset_dir: DatasetDir,
