@@ -126,12 +126,40 @@ def train(
 
 
 @app.command(context_settings=PASS_ON)
-def infer(context: typer.Context, bundle: Bundle, overlay: Overlays = None) -> None:
-    """Segment NIfTI volumes with a trained bundle. Every further --id VALUE goes to MONAI as it is."""
-    from metassl_monai.apps.bundles import bundle_path, config_files, run_bundle
+def infer(
+    context: typer.Context,
+    bundle: Bundle,
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Folders and files to segment, of any format; several may follow.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the predictions of --images.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="The weights; BUNDLE/models/model.pt if left out.")] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write class probabilities as well.")] = False,
+    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Write the entropy, in nats, as well.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, ...; a GPU where there is one if left out.")] = None,
+    overlap: Annotated[str | None, typer.Option(help="Of sliding windows, from 0 to below 1.")] = None,
+    overlay: Overlays = None,
+) -> None:
+    """Segment images with a trained bundle. Without --images every further --id VALUE goes to MONAI as it is."""
+    from metassl_monai.apps.infer import infer as run
 
-    names = ["inference", *(overlay or [])]
-    run_bundle("inference", config_files(bundle_path(bundle), names), context.args)
+    maps = {"probabilities": probabilities, "uncertainty": uncertainty}
+    run(bundle, overlay or (), images or (), context.args, out, checkpoint, device, overlap, **maps)
+
+
+@app.command()
+def suggest(
+    bundle: Bundle,
+    out: Annotated[Path | None, typer.Option(help="A CSV file for all cases; a picture goes beside it.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of cases to print and to draw.")] = 10,
+    checkpoint: Annotated[Path | None, typer.Option(help="The weights; BUNDLE/models/model.pt if left out.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, ...; a GPU where there is one if left out.")] = None,
+    overlay: Overlays = None,
+) -> None:
+    """Name the unlabeled cases to annotate next: those that the network is least sure of."""
+    from metassl_monai.apps.suggest import suggest as run
+
+    run(bundle, out, count, overlay or (), checkpoint, device)
 
 
 @app.command()
@@ -141,12 +169,15 @@ def evaluate(
     predictions: Annotated[Path, typer.Option(help="Folder of the predicted label maps.")],
     out: Annotated[Path, typer.Option(help="Folder for cases.csv and metrics.json.")],
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Predictions hold the annotations' own values, as infer --images writes them.")
+    ] = False,
 ) -> None:
     """Score predicted label maps against the annotations, per case and structure."""
     from metassl_monai.apps.evaluate import evaluate_predictions
     from metassl_monai.report import format_summary, summarize
 
-    rows = evaluate_predictions(datalist, dataset_dir, split, predictions, out)
+    rows = evaluate_predictions(datalist, dataset_dir, split, predictions, out, raw)
     # a log file has no width of its own, and 80 columns would break every cell
     Console(width=None if sys.stdout.isatty() else 130).print(format_summary(summarize(rows)))
     typer.echo(f"Mean over subjects with its 95 % interval. Every case is in {out / 'cases.csv'}.")
@@ -166,6 +197,17 @@ def compare(
     rows = compare_evaluations(a, b, metric or ("dice", "hd95_mm"), out)
     Console(width=None if sys.stdout.isatty() else 130).print(format_comparison(rows))
     typer.echo(verdicts(rows))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A bundle, or the output folder of a training.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file; report.html in the folder if left out.")] = None,
+) -> None:
+    """Write one HTML file: what was decided, trained and reached, and how to go on."""
+    from metassl_monai.apps.page import write_report
+
+    write_report(folder, out)
 
 
 @app.command()

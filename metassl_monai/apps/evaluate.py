@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
@@ -21,7 +22,7 @@ from metassl_monai.data import (
     read_scan,
 )
 from metassl_monai.data.geometry import SAME_GRID, grid_distance
-from metassl_monai.data.label_values import label_mistake
+from metassl_monai.data.label_values import label_classes, label_mistake
 from metassl_monai.data.pictures import is_picture
 from metassl_monai.metrics import segmentation_metrics
 from metassl_monai.report import case_rows, write_case_table
@@ -33,7 +34,12 @@ __all__ = ["evaluate_predictions", "load_prediction"]
 
 
 def evaluate_predictions(
-    datalist: str | Path, dataset_dir: str | Path, split: str, predictions: str | Path, out: str | Path
+    datalist: str | Path,
+    dataset_dir: str | Path,
+    split: str,
+    predictions: str | Path,
+    out: str | Path,
+    raw: bool = False,
 ) -> list[dict[str, Any]]:
     """Score the predictions of a split and write ``cases.csv`` and ``metrics.json``.
 
@@ -43,8 +49,10 @@ def evaluate_predictions(
         datalist: the datalist file.
         dataset_dir: folder of its images and labels.
         split: ``"validation"`` or ``"test"``.
-        predictions: folder that ``inference.json`` wrote to.
+        predictions: folder that ``inference.json`` or ``metassl infer`` wrote to.
         out: folder of the tables.
+        raw: predictions hold the values that annotations have in their files, as ``metassl infer --images`` writes
+            them, and not classes.
 
     Returns:
         The rows of the table, see :func:`metassl_monai.report.case_rows`.
@@ -68,7 +76,7 @@ def evaluate_predictions(
     rows: list[dict[str, Any]] = []
     for item, file in zip(tqdm(items, desc="evaluating", unit="case"), files, strict=True):
         truth = read_label(item["label"], content)
-        prediction = load_prediction(file, truth, content)
+        prediction = load_prediction(file, truth, content, raw)
         spacing = None if is_picture(item["label"]) else truth.pixdim.tolist()
         metrics = segmentation_metrics(prediction.numpy(), truth.numpy(), content["labels"], spacing)
         rows += case_rows(item["case"], item["subject"], metrics)
@@ -77,13 +85,14 @@ def evaluate_predictions(
     return rows
 
 
-def load_prediction(file: Path, truth: MetaTensor, datalist: Mapping[str, Any]) -> MetaTensor:
+def load_prediction(file: Path, truth: MetaTensor, datalist: Mapping[str, Any], raw: bool = False) -> MetaTensor:
     """Load the prediction of a case.
 
     Args:
         file: see :func:`metassl_monai.data.prediction_path`.
         truth: its annotation, see :func:`metassl_monai.data.read_label`.
         datalist: the content of the datalist.
+        raw: the file holds raw values of annotations, which the datalist maps to classes.
 
     Returns:
         Class indices in the annotation's geometry.
@@ -94,10 +103,14 @@ def load_prediction(file: Path, truth: MetaTensor, datalist: Mapping[str, Any]) 
     if not file.is_file():
         raise UserError(f"{file}: no prediction. Run inference for this split first, with the same --dataset_dir.")
     prediction = read_scan(file, datalist.get("orientation"))
-    # a prediction holds classes, whatever raw values the annotations have
-    mistake = label_mistake(prediction.numpy(), {"labels": datalist["labels"]})
+    # unless told otherwise a prediction holds classes, whatever raw values the annotations have
+    fields = ("labels", "label_values") if raw else ("labels",)
+    mapping = {field: datalist[field] for field in fields if field in datalist}
+    mistake = label_mistake(prediction.numpy(), mapping)
     if mistake:
-        raise UserError(f"{file}: {mistake[0]}: predictions hold the classes themselves, not masks or probabilities.")
+        hint = " Pass --raw where they hold the annotations' own values." if "label_values" in datalist else ""
+        held = "the annotations' own values" if raw else "the classes themselves"
+        raise UserError(f"{file}: {mistake[0]}: predictions hold {held}, not masks or probabilities.{hint}")
     if prediction.shape != truth.shape:
         raise UserError(
             f"{file}: its shape {tuple(prediction.shape)} is not {tuple(truth.shape)}, that of the annotation. "
@@ -109,4 +122,5 @@ def load_prediction(file: Path, truth: MetaTensor, datalist: Mapping[str, Any]) 
             f"{file}: lies up to {distance:.3g} voxels beside the annotation. "
             "Predictions must be in the geometry of the original image."
         )
-    return prediction
+    classes = torch.as_tensor(label_classes(prediction.numpy(), mapping, file))
+    return MetaTensor(classes, meta=prediction.meta)

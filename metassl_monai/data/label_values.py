@@ -18,7 +18,7 @@ from monai.transforms import MapLabelValue
 
 from metassl_monai.ignore import IGNORE
 
-__all__ = ["classes_by_value", "label_classes", "label_mistake", "label_value_mistakes"]
+__all__ = ["classes_by_value", "label_classes", "label_mistake", "label_value_mistakes", "raw_label"]
 
 REMEDY = 'write them as {"raw value": class}, such as {"0": 0, "255": 1}, with every class of `labels`'
 
@@ -114,6 +114,26 @@ def label_classes(label: np.ndarray, datalist: Mapping[str, Any], file: str | os
         return label.astype(np.int32)
     classes = classes_by_value(datalist)
     return np.asarray(MapLabelValue([*classes], [*classes.values()], np.int32)(label))
+
+
+def raw_label(classes: np.ndarray, label_values: Mapping[str, int]) -> np.ndarray:
+    """Turn classes back into the raw values of annotations, the inverse of :func:`label_classes`.
+
+    Args:
+        classes: class indices, any shape.
+        label_values: class by raw value, as in a datalist; of several values of a class the smallest is taken.
+
+    Returns:
+        Raw values, of the smallest integer type that holds all of them.
+
+    Example:
+        >>> raw_label(np.array([0, 1, 2]), {"0": 0, "300": 2, "7": 1})
+        array([  0,   7, 300], dtype=uint16)
+    """
+    by_class = {label_values[raw]: int(raw) for raw in sorted(label_values, key=int, reverse=True)}
+    raws = [by_class[target] for target in range(len(by_class))]
+    dtype = np.result_type(np.min_scalar_type(min(raws)), np.min_scalar_type(max(raws)))
+    return np.array(raws, dtype)[classes.astype(np.intp)]
 
 
 def _threshold_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from monai.data import MetaTensor
 from monai.transforms import SaveImaged
 from monai.utils import get_equivalent_dtype
 from PIL import Image
@@ -21,6 +20,7 @@ from metassl_monai.files import atomic_write
 
 from .channels import case_stem, image_files
 from .geometry import SAME_GRID, grid_distance
+from .label_values import raw_label
 from .pictures import is_picture
 from .reading import is_nifti
 
@@ -96,6 +96,8 @@ class SavePredictiond(SaveImaged):
         output_postfix: what to add to the name.
         output_dtype: type of the file's voxels; pictures have 8 bits.
         scale: factor for pictures, whose 8 bits hold 0 to 255.
+        label_values: class by raw value, as in a datalist: the file then holds the raw values of its annotations, in
+            the smallest type that holds all of them, and pictures may have 16 bits.
     """
 
     def __init__(
@@ -106,12 +108,13 @@ class SavePredictiond(SaveImaged):
         output_postfix: str = "seg",
         output_dtype: Any = np.uint8,
         scale: int | None = None,
+        label_values: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(
             keys, output_dir=os.fspath(output_dir), output_postfix=output_postfix, output_dtype=output_dtype
         )
         self.output_dir, self.data_root_dir, self.output_postfix = output_dir, data_root_dir, output_postfix
-        self.output_dtype, self.scale = output_dtype, scale
+        self.output_dtype, self.scale, self.label_values = output_dtype, scale, label_values
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the maps and return the item as it is."""
@@ -120,12 +123,20 @@ class SavePredictiond(SaveImaged):
             source = image.meta["filename_or_obj"]
             stem = image.meta.get("case_stem", case_stem(source))
             file = _path(source, stem, self.data_root_dir, self.output_dir, self.output_postfix)
+            voxels = self._values(image.cpu().numpy(), is_picture(file))
             with atomic_write(file, "wb") as target:
                 if is_picture(file):
-                    _picture(image, self.scale).save(target, format="PNG")
+                    Image.fromarray(voxels[0].T).save(target, format="PNG")
                 else:
-                    target.write(_nifti_bytes(image, source, self.output_dtype))
+                    target.write(_nifti_bytes(voxels, np.asarray(image.affine), source))
         return dict(data)
+
+    def _values(self, voxels: np.ndarray, picture: bool) -> np.ndarray:
+        if self.label_values:
+            return raw_label(voxels, self.label_values)
+        if picture:
+            return (voxels if not self.scale else (self.scale * voxels.clip(0, 1)).round()).astype(np.uint8)
+        return voxels.astype(get_equivalent_dtype(self.output_dtype, np.ndarray))
 
 
 def _path(image: StrPath, stem: str, dataset_dir: StrPath, predictions: StrPath, postfix: str) -> Path:
@@ -133,19 +144,12 @@ def _path(image: StrPath, stem: str, dataset_dir: StrPath, predictions: StrPath,
     return Path(predictions) / relative.parent / f"{stem}_{postfix}{'.png' if is_picture(relative) else '.nii.gz'}"
 
 
-def _picture(image: MetaTensor, scale: int | None) -> Image.Image:
-    pixels = image.cpu().numpy()[0]
-    if scale:
-        pixels = (scale * pixels.clip(0, 1)).round()
-    return Image.fromarray(pixels.astype(np.uint8).T)
-
-
-def _nifti_bytes(image: MetaTensor, source: str, dtype: Any) -> bytes:
+def _nifti_bytes(voxels: np.ndarray, affine: np.ndarray, source: str) -> bytes:
     # channel first is a fourth axis of NIfTI
-    voxels = np.moveaxis(image.cpu().numpy(), 0, -1)
+    voxels = np.moveaxis(voxels, 0, -1)
     voxels = voxels[..., 0] if voxels.shape[-1] == 1 else voxels
-    affine = np.asarray(image.affine)
-    nifti: Any = nibabel.Nifti1Image(voxels.astype(get_equivalent_dtype(dtype, np.ndarray)), affine)
+    # NIfTI has all integer types, and nibabel asks to confirm the 64-bit ones
+    nifti: Any = nibabel.Nifti1Image(voxels, affine, dtype=voxels.dtype)
     header = _header_of(source, voxels.shape, affine)
     if header is None:
         nifti.set_sform(affine, code=1)

@@ -39,10 +39,11 @@ def test_train_runs_the_bundle_with_its_overlays_in_order_and_passes_ids_on(comm
 
 
 def test_infer_runs_the_bundle(commands):
-    assert metassl("infer", "phantom_segmentation", "--ckpt_path", "model.pt").exit_code == 0
+    device = ["--device", "$torch.device('cpu')"]  # an id of the bundle, and an option where images are given
+    assert metassl("infer", "phantom_segmentation", "--ckpt_path", "model.pt", *device).exit_code == 0
     (command,) = commands
     assert command[4] == "inference"
-    assert command[-2:] == ["--ckpt_path", "model.pt"]
+    assert command[-4:] == ["--ckpt_path", "model.pt", *device]
 
 
 def test_bundle_lists_and_copies(tmp_path):
@@ -108,7 +109,7 @@ def test_evaluate_names_a_damaged_file(which, phantom, tmp_path):
         (["prepare", "acdc", "--source", "nowhere", "--labeled", "1", "--out", "x.json"], "holds no ACDC patient"),
         (["prepare", "adcd", "--source", ".", "--labeled", "1", "--out", "x.json"], "no reader for 'adcd'"),
         (["train", "acdc"], "no bundle 'acdc'"),
-        (["infer", "phantom_segmentation", "--checkpoint", "x"], "--checkpoint: no config id of this name"),
+        (["infer", "phantom_segmentation", "--check_point", "x"], "--check_point: no config id of this name"),
         (["evaluate", "--datalist", "x", "--dataset-dir", ".", "--predictions", ".", "--out", "."], "is missing"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],

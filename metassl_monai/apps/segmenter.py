@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``inference.json`` of a bundle at work in this process, for one image after the other."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from tqdm import tqdm
+
+from metassl_monai.data import Problem, check_images
+from metassl_monai.data.check import Kind
+from metassl_monai.planning.headers import reason_of
+
+from .bundles import config_files
+from .errors import UserError, refuse, user_mistake
+from .preflight import check_network
+
+__all__ = ["Segmenter", "keep_probabilities", "read_inference", "save_predictions", "succeeds"]
+
+SAVE = "SavePredictiond"
+POSTPROCESSING = "postprocessing::transforms"
+
+
+def read_inference(
+    bundle: Path, overlays: Sequence[str], dataset_dir: Path, ids: Mapping[str, Any], device: str | None = None
+) -> ConfigParser:
+    """Read the configs of a bundle's inference, for images that are handed over one by one.
+
+    Args:
+        bundle: the bundle's folder.
+        overlays: names of further configs, such as ``mean_of_two``.
+        dataset_dir: the folder that holds all images.
+        ids: values of ids that the config has.
+        device: such as ``"cpu"`` or ``"cuda:1"``; the config's own if left out.
+
+    Raises:
+        UserError: when the bundle lacks a config or one of the ids, or there is no such device.
+    """
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in config_files(bundle, ["inference", *overlays])])
+    unknown = [name for name in ids if name not in parser]
+    refuse(
+        f"--{name}: {bundle.name} segments whole images at once and has no such id: leave it out" for name in unknown
+    )
+    taken: dict[str, Any] = {"bundle_root": str(bundle), "dataset_dir": str(dataset_dir), "datalist": None}
+    taken["dataset::data"] = [{}]  # one place, which each image takes in its turn
+    for name, value in {**taken, **ids, **_device_ids(device)}.items():
+        parser[name] = value
+    return parser
+
+
+def save_predictions(parser: ConfigParser, out: Path, label_values: Mapping[str, int] | None) -> None:
+    """Let the config write its files into a folder, label maps with the raw values of annotations."""
+    for number, transform in enumerate(parser[POSTPROCESSING]):
+        if transform["_target_"].endswith(SAVE):
+            parser[f"{POSTPROCESSING}::{number}::output_dir"] = str(out)
+            if "output_postfix" not in transform and label_values:
+                parser[f"{POSTPROCESSING}::{number}::label_values"] = dict(label_values)
+
+
+def keep_probabilities(parser: ConfigParser) -> None:
+    """Let the config end with class probabilities in the geometry of the image's file, and write nothing."""
+    targets = [transform["_target_"] for transform in parser[POSTPROCESSING]]
+    end = next(number for number, target in enumerate(targets) if target.endswith("AsDiscreted"))
+    parser[POSTPROCESSING] = [it for it in parser[POSTPROCESSING][:end] if not it["_target_"].endswith(SAVE)]
+
+
+class Segmenter:
+    """Runs the evaluator of an inference config on one image at a time, with weights that can be exchanged.
+
+    Args:
+        parser: the config, see :func:`read_inference`; it is not to be changed afterwards.
+
+    Raises:
+        UserError: when the file of ``ckpt_path`` is missing or does not fit the network.
+    """
+
+    def __init__(self, parser: ConfigParser) -> None:
+        parser["handlers"] = []  # the weights are loaded here, once
+        metadata = ConfigParser.load_config_file(Path(parser["bundle_root"]) / "configs" / "metadata.json")
+        self.kind: Kind = "picture" if any("'picture'" in str(check) for check in parser["checks"]) else "volume"
+        shape = metadata["network_data_format"]["inputs"]["image"]
+        self.channels = shape["num_channels"] if self.kind == "volume" else 1  # those of a picture are colors
+        self.network = parser.get_parsed_content("network")
+        self.load(parser.get_parsed_content("ckpt_path"))
+        self.evaluator = parser.get_parsed_content("evaluator")
+        self.dataset = parser.get_parsed_content("dataset")
+        self.evaluator.logger = logging.getLogger(f"{__name__}.silent")  # a failure is the caller's to tell
+        self.evaluator.logger.setLevel(logging.CRITICAL)
+
+    def load(self, weights: str | Path) -> None:
+        """Take other weights of the same network."""
+        check_network(self.network, str(weights))
+        content = torch.load(weights, map_location="cpu", weights_only=True)
+        self.network.load_state_dict(content.get("model", content))
+
+    def problems(self, files: Sequence[str]) -> list[Problem]:
+        """Read an image, one file or one a channel, to its end and return what is wrong with it."""
+        return check_images([files], self.kind, self.channels)
+
+    def __call__(self, files: Sequence[str]) -> dict[str, Any]:
+        """Segment an image and return what the postprocessing leaves; its files are written by then."""
+        self.dataset.data = [{"image": files[0] if len(files) == 1 else [*files]}]
+        self.evaluator.run()
+        return dict(self.evaluator.state.output[0])
+
+
+def succeeds(segmenter: Segmenter, files: Sequence[str], use: Callable[[dict[str, Any]], object] | None = None) -> bool:
+    """Segment an image and use what comes of it; where anything fails, say so on standard error in one line.
+
+    Args:
+        segmenter: what segments it.
+        files: of the image, one or one a channel.
+        use: what to do with the item that the postprocessing leaves.
+
+    Returns:
+        Whether nothing failed.
+    """
+    lines = [f"{problem.file}: {problem.cause}: {problem.remedy}" for problem in segmenter.problems(files)]
+    if not lines:
+        try:
+            item = segmenter(files)
+            if use is not None:
+                use(item)
+        except Exception as error:  # one image must not cost the others, whatever is wrong with it
+            lines = [f"{files[0]}: {_reason(error)}"]
+    for line in lines:
+        tqdm.write(line, file=sys.stderr)
+    return not lines
+
+
+def _reason(error: Exception) -> str:
+    """Return one line that says why something failed; MONAI wraps the reason into several exceptions."""
+    mistake = user_mistake(error)
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return " ".join(str(mistake or reason_of(error)).split())
+
+
+def _device_ids(device: str | None) -> dict[str, Any]:
+    if device is None:
+        return {}
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {device}: cannot be used here ({reason}): choose cpu, or cuda:0.") from None
+    return {"device": chosen, "amp": chosen.type == "cuda"}
