@@ -80,7 +80,8 @@ def label_mistake(label: np.ndarray, datalist: Mapping[str, Any]) -> tuple[str, 
     shown = ", ".join(f"{value:g}" for value in foreign[:5]) + (", ..." if len(foreign) > 5 else "")
     values = f"`label_values` ({', '.join(map(str, classes))})"
     known = values if "label_values" in datalist else _labels(datalist["labels"])
-    return f"label values {shown} are not in {known}", "map them to classes, or add the classes to `labels`"
+    remedy = "map them to classes, add the classes to `labels`, or name what nobody annotated as `ignore`"
+    return f"label values {shown} are not in {known}", remedy
 
 
 def label_classes(label: np.ndarray, datalist: Mapping[str, Any], file: str | os.PathLike[str]) -> np.ndarray:
@@ -152,11 +153,12 @@ def _ignore_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "ignore" not in datalist:
         return
     ignore, values = datalist["ignore"], datalist.get("label_values", datalist.get("labels"))
-    remedy = "write the raw value of the voxels that nobody annotated, such as 255"
     if type(ignore) is not int:
+        remedy = "write the raw value of the voxels that nobody annotated, such as 255"
         yield f"`ignore` is {ignore!r}, not a whole number", remedy
     elif isinstance(values, dict) and str(ignore) in values and "label_threshold" not in datalist:
-        yield f"`ignore` is {ignore}, which is also the value of a class", remedy
+        cause = f"`ignore` is {ignore}, which is also the value of a class"
+        yield cause, "write another value into the voxels that nobody annotated, and name that one"
 
 
 def _is_integer(text: str) -> bool:

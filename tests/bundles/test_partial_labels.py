@@ -141,6 +141,7 @@ def test_the_check_knows_the_value_where_the_datalist_names_it(sparse):
     problems = check_datalist(sparse, sparse.parent)
     assert len(problems) == 4
     assert {problem.cause for problem in problems} == {"label values 255 are not in `labels` (0 to 3)"}
+    assert all("`ignore`" in problem.remedy for problem in problems)
 
 
 def test_a_volume_that_nobody_annotated_is_no_labeled_case(sparse):
