@@ -74,8 +74,7 @@ def inferer(plan: Mapping[str, Any]) -> Config:
 def validation_postprocessing() -> Config:
     """Return what makes labels of probabilities in the geometry of the annotation's file."""
     turn = {"_target_": "Orientationd", "_disabled_": "$not @orientation", "keys": "pred", "axcodes": "@orientation"}
-    onehot = {"_target_": "AsDiscreted", "keys": ["pred", "label"], "to_onehot": "@num_classes"}
-    return _compose([_inverted("@validate::preprocessing"), {**turn, "labels": _AXES}, *_labels(), onehot])
+    return _compose([_inverted("@validate::preprocessing"), {**turn, "labels": _AXES}, *_labels()])
 
 
 def inference_postprocessing() -> Config:

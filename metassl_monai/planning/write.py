@@ -136,8 +136,22 @@ def _planned_inference(
     inference["preprocessing"] = preprocessing(plan, labels=False, training=False)
     inference["inferer"] = inferer(plan)
     inference["postprocessing"] = inference_postprocessing()
+    if _channels(datalist) > 1:
+        inference |= _grouped(datalist, inference)
     inference["evaluator"]["network"] = "$torch.nn.Sequential(@network, torch.nn.Softmax(dim=1))"
     return inference
+
+
+def _grouped(datalist: Mapping[str, Any], inference: Config) -> Config:
+    """Return what finds images of several files, one a channel, and checks that each has all channels."""
+    cases = "metassl_monai.planning.image_cases([Path(@dataset_dir)], @endings)"
+    count = _channels(datalist)
+    return {
+        "imports": [*inference["imports"], "$import metassl_monai.planning", "$from pathlib import Path"],
+        "endings": datalist["source"].get("endings", []),
+        "found_images": f"$[] if @datalist else [list(map(str, case.images)) for case in {cases}]",
+        "checks": [check.replace("@check_data)", f"@check_data, channels={count})") for check in inference["checks"]],
+    }
 
 
 def _overlays(source: Path, neutral: Config) -> dict[str, Config]:
