@@ -105,7 +105,7 @@ def rank_cases(
     """
     folder = bundle_path(bundle).resolve()
     items, dataset_dir = _unlabeled(folder)
-    model = Path(checkpoint or folder / "models" / "model.pt")
+    model = checkpoint or folder / "models" / "model.pt"
     average = model.with_name(f"{model.stem}_ema.pt")
     networks = [_network(folder, overlays, dataset_dir, model, device)]
     networks += [_network(folder, overlays, dataset_dir, average, device)] if average.is_file() else []
@@ -167,7 +167,7 @@ def format_suggestions(suggestions: Sequence[Suggestion]) -> Table:
 
 
 def _network(bundle: Path, overlays: Sequence[str], dataset_dir: Path, file: Path, device: str | None) -> Segmenter:
-    parser = read_inference(bundle, overlays, dataset_dir, {"ckpt_path": str(file)}, device)
+    parser = read_inference(bundle, file, overlays, dataset_dir, device)
     keep_probabilities(parser)
     return Segmenter(parser)
 
@@ -191,12 +191,19 @@ def _rank(ranked: list[Suggestion], item: dict[str, Any], average: Segmenter, fo
     image = torch.as_tensor(read_scan(files))
     if image.ndim > regions.ndim:  # colors come last, channels first
         image = image.mean(dim=-1) if image.shape[:-1] == regions.shape else image[0]
-    unsure = (regions != Region.UC) & (regions != NO_REGION)
-    # the plane with the most to see
-    cut = (..., int(unsure.sum(dim=(0, 1)).argmax())) if regions.ndim == 3 else ...
     maps = {"reference": reference.argmax(dim=0), "prediction": other.argmax(dim=0), "regions": regions}
+    cut = _plane_to_see(**maps)
     plane = {name: values[cut].numpy() for name, values in {"image": image, **maps}.items()}
     ranked.append(Suggestion(item["case"], item["subject"], files[0], doubt, plane))
+
+
+def _plane_to_see(reference: Tensor, prediction: Tensor, regions: Tensor) -> Any:
+    """Return the index of the plane with most uncertain voxels of a structure, or where there are none of any kind."""
+    if regions.ndim < 3:
+        return ...
+    unsure = (regions != Region.UC) & (regions != NO_REGION)
+    counts = (unsure & ((reference != 0) | (prediction != 0))).sum(dim=(0, 1))
+    return ..., int((counts if counts.any() else unsure.sum(dim=(0, 1))).argmax())
 
 
 def _write(out: Path, ranked: Sequence[Suggestion], drawn: Sequence[Suggestion]) -> None:
@@ -214,7 +221,7 @@ def _write(out: Path, ranked: Sequence[Suggestion], drawn: Sequence[Suggestion])
             planes["prediction"],
             planes["regions"],
             [it.case for it in drawn],
-            "the unlabeled cases that the network is least sure of",
+            "least sure of all unlabeled cases; reference: the network, prediction: its moving average",
         )
         write_figure(figure, _picture(out))
 
