@@ -102,10 +102,8 @@ def segment_images(
     folder = bundle_path(bundle).resolve()
     cases = _cases(folder, images, out)
     root = _root(cases, images)
-    ids: dict[str, Any] = {"save_probabilities": probabilities, "save_uncertainty": uncertainty}
-    ids |= {"ckpt_path": str(checkpoint or folder / "models" / "model.pt")}
-    ids |= {} if overlap is None else {"overlap": overlap}
-    parser = read_inference(folder, overlays, root, ids, device)
+    maps = {"save_probabilities": probabilities, "save_uncertainty": uncertainty}
+    parser = read_inference(folder, checkpoint, overlays, root, device, overlap=overlap, **maps)
     save_predictions(parser, out, _datalist(folder).get("label_values"))
     refuse(prediction_mistakes([_files(case) for case in cases], root, out))
     check_writable(out)

@@ -28,29 +28,38 @@ POSTPROCESSING = "postprocessing::transforms"
 
 
 def read_inference(
-    bundle: Path, overlays: Sequence[str], dataset_dir: Path, ids: Mapping[str, Any], device: str | None = None
+    bundle: Path,
+    checkpoint: Path | None,
+    overlays: Sequence[str],
+    dataset_dir: Path,
+    device: str | None = None,
+    **ids: Any,
 ) -> ConfigParser:
     """Read the configs of a bundle's inference, for images that are handed over one by one.
 
     Args:
         bundle: the bundle's folder.
-        overlays: names of further configs, such as ``mean_of_two``.
+        checkpoint: the weights; ``models/model.pt`` of the bundle if left out.
+        overlays: names of further configs, such as ``mean_of_two``; if there are none, the overlay whose network the
+            weights fit is taken where those of the bundle's own do not.
         dataset_dir: the folder that holds all images.
-        ids: values of ids that the config has.
         device: such as ``"cpu"`` or ``"cuda:1"``; the config's own if left out.
+        ids: values of further ids of the config; those that are None are left alone.
 
     Raises:
-        UserError: when the bundle lacks a config or one of the ids, or there is no such device.
+        UserError: when the bundle lacks a config or one of the ids, or there is no such network or device.
     """
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in config_files(bundle, ["inference", *overlays])])
-    unknown = [name for name in ids if name not in parser]
-    refuse(
-        f"--{name}: {bundle.name} segments whole images at once and has no such id: leave it out" for name in unknown
-    )
+    checkpoint = checkpoint or bundle / "models" / "model.pt"
+    if not checkpoint.is_file():
+        raise UserError(f"no network at {checkpoint}: train first, or pass --checkpoint FILE.")
+    parser = _parser(bundle, overlays or _fitting_overlay(bundle, checkpoint))
+    given = {name: value for name, value in ids.items() if value is not None}
+    unknown = [name for name in given if name not in parser]
+    refuse(f"--{name}: {bundle.name} segments whole images at once: leave it out" for name in unknown)
     taken: dict[str, Any] = {"bundle_root": str(bundle), "dataset_dir": str(dataset_dir), "datalist": None}
+    taken["ckpt_path"] = str(checkpoint)
     taken["dataset::data"] = [{}]  # one place, which each image takes in its turn
-    for name, value in {**taken, **ids, **_device_ids(device)}.items():
+    for name, value in {**taken, **given, **_device_ids(device)}.items():
         parser[name] = value
     return parser
 
@@ -109,6 +118,25 @@ class Segmenter:
         self.dataset.data = [{"image": files[0] if len(files) == 1 else [*files]}]
         self.evaluator.run()
         return dict(self.evaluator.state.output[0])
+
+
+def _parser(bundle: Path, overlays: Sequence[str]) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in config_files(bundle, ["inference", *overlays])])
+    return parser
+
+
+def _fitting_overlay(bundle: Path, checkpoint: Path) -> list[str]:
+    """Return the overlay, of those that say no more than another network, that weights fit; none where none is."""
+    contents = {file.stem: ConfigParser.load_config_file(file) for file in sorted((bundle / "configs").glob("*.json"))}
+    others = [[name] for name, content in contents.items() if set(content) == {"_desc_", "network_def"}]
+    for overlays in ([], *others):
+        try:
+            check_network(_parser(bundle, overlays).get_parsed_content("network_def"), str(checkpoint))
+        except UserError:
+            continue
+        return overlays
+    return []
 
 
 def succeeds(segmenter: Segmenter, files: Sequence[str], use: Callable[[dict[str, Any]], object] | None = None) -> bool:

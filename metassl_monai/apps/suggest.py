@@ -87,7 +87,7 @@ def rank_cases(
     """Rank the unlabeled cases of a bundle's datalist by how unsure its network is of them.
 
     The network is compared with the moving average that every training leaves beside it, ``model_ema.pt``, as MetaSSL
-    compares a prediction with its reference: a voxel is *suspicious* where the average has no class with a confidence
+    compares a reference with a prediction: a voxel is *suspicious* where the network has no class with a confidence
     above 0.9, *discrepant* where the two call it differently, *uncertain* where it is either. Without an average the
     network is compared with itself. An image that fails is named on standard error.
 
@@ -105,7 +105,7 @@ def rank_cases(
     """
     folder = bundle_path(bundle).resolve()
     items, dataset_dir = _unlabeled(folder)
-    model = Path(checkpoint or folder / "models" / "model.pt")
+    model = checkpoint or folder / "models" / "model.pt"
     average = model.with_name(f"{model.stem}_ema.pt")
     networks = [_network(folder, overlays, dataset_dir, model, device)]
     networks += [_network(folder, overlays, dataset_dir, average, device)] if average.is_file() else []
@@ -117,14 +117,15 @@ def rank_cases(
     return ranked, len(items) - len(ranked)
 
 
-def measure_doubt(prediction: Tensor, reference: Tensor) -> tuple[dict[str, float], Tensor]:
+def measure_doubt(reference: Tensor, other: Tensor) -> tuple[dict[str, float], Tensor]:
     """Measure how unsure two networks are of an image.
 
     What both are sure is background does not count, else large images of small structures would look sure.
 
     Args:
-        prediction: class probabilities of the network, ``(C, *spatial)``; all 0 outside of what it was shown.
-        reference: those of the other one.
+        reference: class probabilities of the network that is asked for its confidence, ``(C, *spatial)``; all 0
+            outside of what it was shown.
+        other: those of the one that it is compared with.
 
     Returns:
         ``uncertain``, ``suspicious`` and ``discrepant``, fractions of the voxels that count; ``entropy_nats``, the mean
@@ -133,17 +134,17 @@ def measure_doubt(prediction: Tensor, reference: Tensor) -> tuple[dict[str, floa
         count.
 
     Example:
-        >>> sure, unsure = torch.tensor([[1.0, 0.01, 0.2]]), torch.tensor([[1.0, 0.01, 0.6]])
-        >>> doubt, regions = measure_doubt(torch.cat([sure, 1 - sure]), torch.cat([unsure, 1 - unsure]))
+        >>> background, others = torch.tensor([[1.0, 0.01, 0.6]]), torch.tensor([[1.0, 0.01, 0.2]])
+        >>> doubt, regions = measure_doubt(torch.cat([background, 1 - background]), torch.cat([others, 1 - others]))
         >>> doubt["voxels"], doubt["uncertain"], doubt["discrepant"], regions.tolist()
         (2, 0.5, 0.5, [255, 0, 3])
     """
-    classes = prediction.argmax(dim=0)
+    classes = other.argmax(dim=0)
     partition = Quadripartition(len(reference), FixedThreshold(THRESHOLD))
     regions = partition(reference.clamp_min(1e-8).log()[None], classes[None, None])[0, 0]
     counted = (regions != Region.UC) | (classes != 0) | (reference.argmax(dim=0) != 0)
-    counted &= (prediction.sum(dim=0) > 0.5) & (reference.sum(dim=0) > 0.5)
-    mean = (prediction + reference)[:, counted] / 2
+    counted &= (other.sum(dim=0) > 0.5) & (reference.sum(dim=0) > 0.5)
+    mean = (reference + other)[:, counted] / 2
     entropy = -(mean * mean.clamp_min(1e-8).log()).sum(dim=0)
     voxels, inside = int(counted.sum()), regions[counted]
     shares = {
@@ -166,7 +167,7 @@ def format_suggestions(suggestions: Sequence[Suggestion]) -> Table:
 
 
 def _network(bundle: Path, overlays: Sequence[str], dataset_dir: Path, file: Path, device: str | None) -> Segmenter:
-    parser = read_inference(bundle, overlays, dataset_dir, {"ckpt_path": str(file)}, device)
+    parser = read_inference(bundle, file, overlays, dataset_dir, device)
     keep_probabilities(parser)
     return Segmenter(parser)
 
@@ -182,20 +183,27 @@ def _unlabeled(bundle: Path) -> tuple[list[dict[str, Any]], Path]:
     return items, Path(dataset_dir)
 
 
-def _rank(ranked: list[Suggestion], item: dict[str, Any], other: Segmenter, found: dict[str, Any]) -> None:
+def _rank(ranked: list[Suggestion], item: dict[str, Any], average: Segmenter, found: dict[str, Any]) -> None:
     files = image_files(item["image"])
-    prediction = torch.as_tensor(found["pred"]).cpu()
-    reference = torch.as_tensor(other(files)["pred"]).cpu()
-    doubt, regions = measure_doubt(prediction, reference)
+    reference = torch.as_tensor(found["pred"]).cpu()
+    other = torch.as_tensor(average(files)["pred"]).cpu()
+    doubt, regions = measure_doubt(reference, other)
     image = torch.as_tensor(read_scan(files))
     if image.ndim > regions.ndim:  # colors come last, channels first
         image = image.mean(dim=-1) if image.shape[:-1] == regions.shape else image[0]
-    unsure = (regions != Region.UC) & (regions != NO_REGION)
-    # the plane with the most to see
-    cut = (..., int(unsure.sum(dim=(0, 1)).argmax())) if regions.ndim == 3 else ...
-    maps = {"reference": reference.argmax(dim=0), "prediction": prediction.argmax(dim=0), "regions": regions}
+    maps = {"reference": reference.argmax(dim=0), "prediction": other.argmax(dim=0), "regions": regions}
+    cut = _plane_to_see(**maps)
     plane = {name: values[cut].numpy() for name, values in {"image": image, **maps}.items()}
     ranked.append(Suggestion(item["case"], item["subject"], files[0], doubt, plane))
+
+
+def _plane_to_see(reference: Tensor, prediction: Tensor, regions: Tensor) -> Any:
+    """Return the index of the plane with most uncertain voxels of a structure, or where there are none of any kind."""
+    if regions.ndim < 3:
+        return ...
+    unsure = (regions != Region.UC) & (regions != NO_REGION)
+    counts = (unsure & ((reference != 0) | (prediction != 0))).sum(dim=(0, 1))
+    return ..., int((counts if counts.any() else unsure.sum(dim=(0, 1))).argmax())
 
 
 def _write(out: Path, ranked: Sequence[Suggestion], drawn: Sequence[Suggestion]) -> None:
@@ -213,7 +221,7 @@ def _write(out: Path, ranked: Sequence[Suggestion], drawn: Sequence[Suggestion])
             planes["prediction"],
             planes["regions"],
             [it.case for it in drawn],
-            "the unlabeled cases that the network is least sure of",
+            "least sure of all unlabeled cases; reference: the network, prediction: its moving average",
         )
         write_figure(figure, _picture(out))
 

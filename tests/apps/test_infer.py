@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 from nibabel.affines import apply_affine
 from PIL import Image
 from typer.testing import CliRunner
 
 from metassl_monai.cli import app
+from metassl_monai.data import read_scan
 
 OBLIQUE = nibabel.affines.from_matvec(
     np.array([[0.9, -0.3, 0.1], [0.3, 0.8, -0.4], [0.05, 0.4, 2.8]]) @ np.diag([1.2, 1.5, 1.0]), [-40, 17, 250]
@@ -176,8 +179,6 @@ def test_several_files_and_folders_may_follow(bright, tmp_path):
 
 
 def test_pictures_become_pictures_with_the_values_of_their_masks(tmp_path, bright):
-    import json
-
     bundle = bright(label_values={"0": 0, "255": 1})
     file = bundle / "configs" / "inference.json"
     config = json.loads(file.read_text())
@@ -195,6 +196,33 @@ def test_pictures_become_pictures_with_the_values_of_their_masks(tmp_path, brigh
     prediction = np.asarray(Image.open(tmp_path / "out" / "a b_seg.png")).T
     assert np.unique(prediction).tolist() == [0, 255]
     assert np.mean((prediction == 255) == box[..., 0]) > 0.97
+
+
+def test_weights_of_two_networks_find_their_overlay(bright, tmp_path):
+    bundle = bright()
+    one = {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 2, "kernel_size": 1}
+    two = {"_target_": "metassl_monai.networks.MeanOfTwo", "first": one, "second": dict(one)}
+    (bundle / "configs" / "mean_of_two.json").write_text(json.dumps({"_desc_": "two", "network_def": two}))
+    model = bundle / "models" / "model.pt"
+    weights = torch.load(model)
+    torch.save({f"{name}.{key}": it for name in ("first", "second") for key, it in weights.items()}, model)
+    voxels, box = blob()
+    image = write(tmp_path / "a.nii.gz", voxels)
+    result = metassl("infer", bundle, "--images", image, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert np.mean((voxels_of(tmp_path / "out" / "a_seg.nii.gz") == 1) == box) > 0.99
+
+
+def test_a_dicom_series_becomes_a_nifti_over_it(bright, tmp_path, write_pancreas_ct):
+    write_pancreas_ct(tmp_path / "release", [1], (30, 28, 20), "RAS")
+    series = next(tmp_path.rglob("*.dcm")).parent
+    result = metassl("infer", bright(), "--images", series, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    scan, prediction = read_scan(series), nibabel.load(tmp_path / "out" / f"{series.name}_seg.nii.gz")
+    assert prediction.shape == tuple(scan.shape)
+    assert np.allclose(prediction.affine, scan.affine, atol=1e-4)
+    inside = np.asarray(prediction.dataobj) == 1
+    assert scan.numpy()[inside].min() > scan.numpy()[~inside].mean()
 
 
 @pytest.mark.parametrize(
