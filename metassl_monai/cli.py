@@ -118,7 +118,10 @@ def train(
         float | None, typer.Option(help="Train for about as long; replaces --iterations. A few steps are timed first.")
     ] = None,
 ) -> None:
-    """Train a bundle. Every further --id VALUE goes to MONAI as it is; --resume goes on from the last epoch's end."""
+    """Train a bundle. Every further --id VALUE goes to MONAI as it is.
+
+    --resume goes on from the last epoch's end; --overwrite lets go of a training that the folder holds.
+    """
     from metassl_monai.apps.train import train_bundle
 
     names = [*([method] if method else []), *(["plain"] if plain else []), *(overlay or [])]

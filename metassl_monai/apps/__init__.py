@@ -8,7 +8,7 @@ from .errors import UserError, user_mistake
 from .preflight import check_data, check_inference, check_network, check_volumes
 from .run_record import run_record
 from .stages import first_stage, start_from
-from .writable import check_writable
+from .writable import check_no_training, check_writable
 
 __all__ = [
     "UserError",
@@ -16,6 +16,7 @@ __all__ = [
     "check_data",
     "check_inference",
     "check_network",
+    "check_no_training",
     "check_volumes",
     "check_writable",
     "first_stage",

@@ -30,7 +30,7 @@ def train_bundle(bundle: str, names: Sequence[str], arguments: Sequence[str], mi
     Args:
         bundle: its name or folder.
         names: the overlays after ``train``, such as a method.
-        arguments: further ``--id value`` for MONAI; ``--resume`` may stand alone.
+        arguments: further ``--id value`` for MONAI; ``--resume`` and ``--overwrite`` may stand alone.
         minutes: time for the whole training, which replaces ``--iterations``: a few steps are measured first.
 
     Raises:
@@ -63,7 +63,7 @@ def iterations_in(minutes: float, files: Sequence[Path], arguments: Sequence[str
     given = {
         name.removeprefix("--"): _literal(value) for name, value in zip(arguments[::2], arguments[1::2], strict=True)
     }
-    given = {name: value for name, value in given.items() if name not in ("resume", "tracking")}
+    given = {name: value for name, value in given.items() if name not in ("resume", "overwrite", "tracking")}
     steps: dict[str, Any] = {"iterations": _WARM + _TIMED, "iterations_per_epoch": _WARM + _TIMED}
     with TemporaryDirectory(prefix="metassl-") as folder:
         quiet = {"output_dir": folder, "check_data": False, "keep": "last", "resume": False}
@@ -87,8 +87,8 @@ def iterations_in(minutes: float, files: Sequence[Path], arguments: Sequence[str
 
 
 def _with_values(arguments: Sequence[str]) -> list[str]:
-    """Give a lone ``--resume`` the value that MONAI needs."""
-    places = [i for i, word in enumerate(arguments) if word == "--resume"]
+    """Give a lone ``--resume`` or ``--overwrite`` the value that MONAI needs."""
+    places = [i for i, word in enumerate(arguments) if word in ("--resume", "--overwrite")]
     words = list(arguments)
     for i in reversed(places):
         if i + 1 == len(words) or words[i + 1].startswith("--"):

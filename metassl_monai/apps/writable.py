@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .errors import refuse
+from .errors import UserError, refuse
 
-__all__ = ["check_writable", "check_writable_file"]
+__all__ = ["check_no_training", "check_writable", "check_writable_file"]
 
 
 def check_writable(*folders: str | Path) -> None:
@@ -42,6 +42,25 @@ def check_writable_file(path: str | Path) -> None:
     path = Path(path)
     refuse([f"{path}: cannot be written: it is a folder: name a file"] if os.path.isdir(path) else [])
     refuse(_obstacles(path.parent, path))
+
+
+def check_no_training(ckpt_dir: str | Path, resume: bool = False, overwrite: bool = False) -> None:
+    """Stop before a new training would destroy the one that a folder holds.
+
+    Args:
+        ckpt_dir: folder of the checkpoints.
+        resume: the training goes on from its checkpoint.
+        overwrite: what the folder holds may go.
+
+    Raises:
+        UserError: when the folder has a checkpoint, and neither is set.
+    """
+    checkpoint = Path(ckpt_dir) / "checkpoint.pt"
+    if checkpoint.exists() and not resume and not overwrite:
+        raise UserError(
+            f"{checkpoint}: is of an earlier training, which a new one would destroy: go on with it by --resume True, "
+            "choose another --output_dir, or let it go by --overwrite True."
+        )
 
 
 def _obstacles(folder: Path, asked: str | Path) -> Iterator[str]:

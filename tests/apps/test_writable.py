@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metassl_monai.apps import UserError
-from metassl_monai.apps.writable import check_writable, check_writable_file
+from metassl_monai.apps.writable import check_no_training, check_writable, check_writable_file
 from metassl_monai.cli import app
 
 
@@ -117,3 +117,15 @@ def test_each_command_tells_it_before_its_work(name, place, commands, tmp_path):
     assert "cannot be written: Not a directory" in result.output
     assert "checking" not in result.output
     assert tree(tmp_path) == before
+
+
+def test_a_training_is_not_destroyed_by_the_next_one(tmp_path):
+    check_no_training(tmp_path / "new")
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.touch()
+    with pytest.raises(UserError, match="earlier training") as error:
+        check_no_training(tmp_path)
+    for remedy in ("--resume True", "--output_dir", "--overwrite True"):
+        assert remedy in str(error.value)
+    check_no_training(tmp_path, resume=True)
+    check_no_training(tmp_path, overwrite=True)

@@ -94,6 +94,19 @@ def predictions(trained):
     return folder / "inferred" / "predictions"
 
 
+def test_a_second_training_in_the_folder_is_refused_and_destroys_nothing(trained):
+    folder, data = trained
+    before = {path: path.read_bytes() for path in sorted((folder / "out" / "models").glob("*.pt"))}
+    command = bundle_command(
+        "training", config_files(bundle_path(BUNDLE), ["train"]), [*data, *SIZE, *SHORT, "--output_dir", "out"]
+    )
+    result = subprocess.run([sys.executable, *command[1:]], cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "is of an earlier training" in result.stderr
+    assert before
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
 def test_predictions_lie_in_the_geometry_of_their_images(predictions, phantom):
     item = json.loads(phantom.read_text())["validation"][0]
     image = nibabel.load(phantom.parent / item["image"])
