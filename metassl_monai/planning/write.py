@@ -35,8 +35,23 @@ TEMPLATES = {
 """The bundle whose streams, handlers and methods a new bundle takes over."""
 
 _SHARED = ("evaluate", "hidden_labels", "mean_of_two", "monitor", "multi_gpu_train", "plain", "tracking")
-_PLANNED = ("iterations", "labeled_batch_size", "unlabeled_batch_size", "preset", "val_interval", "optimizer")
+_PLANNED = (
+    "iterations",
+    "labeled_batch_size",
+    "unlabeled_batch_size",
+    "preset",
+    "val_interval",
+    "optimizer",
+    "lr_scheduler",
+)
 """What the overlay of a method leaves to the plan."""
+# as nnU-Net, whatever the method's paper has: a short training gains by a rate that falls to 0
+_POLYNOMIAL = {
+    "_target_": "torch.optim.lr_scheduler.PolynomialLR",
+    "optimizer": "@optimizer",
+    "total_iters": "$@epochs * @iterations_per_epoch",
+    "power": 0.9,
+}
 _NOT_METHODS = ("train", "inference", "metadata", *_SHARED)
 
 
@@ -93,6 +108,7 @@ def _planned_training(
     train |= {"keep": plan["keep"], "checked_lists": _checked(datalist), "val_interval": "$max(1, @epochs // 20)"}
     train["iterations_per_epoch"] = "$min(100, @iterations)"
     train["preset"] = "paper"
+    train["lr_scheduler"] = _POLYNOMIAL
     if plan["optimizer"] == "adamw":
         train["optimizer"] = _adamw("@method")
     if plan["dimension"] == "tiles":

@@ -105,6 +105,13 @@ def test_the_plan_follows_the_scans(slices, patches, pictures):
     assert all(decisions(bundle)["method"] == "bcp" for bundle in (slices, patches, pictures))
 
 
+def test_the_rate_falls_to_zero_whatever_the_method(slices, patches, pictures):
+    for bundle in (slices, patches, pictures):
+        configs = {file.stem: json.loads(file.read_text()) for file in (bundle / "configs").glob("*.json")}
+        assert configs["train"]["lr_scheduler"]["_target_"].endswith("PolynomialLR")
+        assert [name for name, config in configs.items() if "lr_scheduler" in config] == ["train"]
+
+
 @pytest.mark.skipif(not SCHEMA.is_file(), reason="the published schema is not here")
 @pytest.mark.parametrize("kind", ["slices", "patches", "pictures"])
 def test_the_metadata_pass_the_check(kind, request, tmp_path):
