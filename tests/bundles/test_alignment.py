@@ -124,14 +124,25 @@ def test_what_is_trained_on_is_aligned(bundle, orientation, edge, workflow):
         level = middle(item["image"])
         image, label = (item[key].float().numpy()[0] for key in ("image", "label"))
         assert abs(turned_drift(image > level, label)) < TOLERANCE
-        dataset = parser.get_parsed_content("train::dataset")
-        set_determinism(seed=0)
-        drawn = [dataset[i % len(dataset)] for i in range(60)]
         level = level / 255 if bundle == DIGESTPATH else level
-        drifts = [turned_drift(item["image"].numpy()[0] > level, item["label"].numpy()[0]) for item in drawn]
-        drifts = [drift for drift in drifts if drift is not None]
-        assert len(drifts) > 20
-        assert abs(np.mean(drifts)) < TOLERANCE
+        assert abs(mean_drift(parser.get_parsed_content("train::dataset"), level)) < TOLERANCE
+
+
+def test_stronger_random_transforms_keep_the_annotation_on_its_image(edge, workflow):
+    data, _ = edge("acdc_cardiac_mri_segmentation", 0)
+    unchanged = {f"train::random_transforms::transforms::{i}::prob": 0.0 for i in (2, 3, 4)}  # brightness, blur, noise
+    parser = workflow("acdc_cardiac_mri_segmentation", ["train", "augmented"], **data, **unchanged).parser
+    item = parser.get_parsed_content("train::preprocessing")(parser.get_parsed_content("train::dataset::data")[0])
+    assert abs(mean_drift(parser.get_parsed_content("train::dataset"), middle(item["image"]))) < TOLERANCE
+
+
+def mean_drift(dataset, level):
+    set_determinism(seed=0)
+    drawn = [dataset[i % len(dataset)] for i in range(60)]
+    drifts = [turned_drift(item["image"].numpy()[0] > level, item["label"].numpy()[0]) for item in drawn]
+    drifts = [drift for drift in drifts if drift is not None]
+    assert len(drifts) > 20
+    return np.mean(drifts)
 
 
 def turned_drift(image, label):

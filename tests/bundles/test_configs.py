@@ -181,3 +181,13 @@ def test_windows_come_at_the_strides_of_the_config(bundle, strides):
     parser["strides"] = strides
     patch, overlap = parser.get_parsed_content("patch_size"), parser.get_parsed_content("overlap")
     assert _get_scan_interval((500, 500, 500), patch, 3, overlap) == tuple(strides)
+
+
+def test_best_is_what_the_row_of_the_results_was_trained_with():
+    bundle = bundle_path("acdc_cardiac_mri_segmentation")
+    experiment = json.loads((bundle / "experiments" / "acdc_small.json").read_text())
+    (row,) = [row for row in experiment["rows"] if row.get("name") == "bcp-paper-poly"]
+    ran = {**experiment["overrides"], **experiment["methods"]["bcp"]["overrides"], **row["overrides"]}
+    best = read(bundle.name, "best")
+    assert {key: ran[key] for key in best if key != "_desc_"} == {k: v for k, v in best.items() if k != "_desc_"}
+    assert row["preset"] == read(bundle.name, "train")["preset"]
