@@ -90,13 +90,24 @@ def prepare(
     label: Annotated[list[str] | None, typer.Option(help="folder: 1=aorta, or a file of label names.")] = None,
     ignore: Annotated[int | None, typer.Option(help="folder: the label value of voxels nobody annotated.")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="folder: a decision, NAME=VALUE.")] = None,
+    update: Annotated[
+        bool | None,
+        typer.Option("--update", help="folder: add what is new to the bundle; its validation and plan stay."),
+    ] = None,
 ) -> None:
     """Write the datalist of a data set; or, of folders of your own scans, a bundle that trains on them."""
     from metassl_monai.apps.prepare import prepare_data
 
     release = {"source": source, "labeled": labeled, "train": train, "test": test, "fold": fold}
-    folders = {"images": images, "labels": labels, "unlabeled": unlabeled, "suffix": suffix, "subject": subject}
-    prepare_data(name, out, seed, validation, release, {**folders, "label": label, "ignore": ignore, "set": setting})
+    folders: dict[str, Any] = {
+        "images": images,
+        "labels": labels,
+        "unlabeled": unlabeled,
+        "suffix": suffix,
+        "subject": subject,
+    }
+    folders |= {"label": label, "ignore": ignore, "set": setting, "update": update}
+    prepare_data(name, out, seed, validation, release, folders)
 
 
 @app.command()

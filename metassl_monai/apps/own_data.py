@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from metassl_monai.data import check_datalist, read_datalist
+from metassl_monai.data import check_datalist, read_datalist, write_datalist
 from metassl_monai.files import write_json
 from metassl_monai.planning import Collected, collect_folder, device_at_hand, make_plan, take_fingerprint, write_bundle
 
@@ -17,7 +18,10 @@ from .bundles import bundles_root
 from .errors import UserError, refuse_problems
 from .writable import check_writable
 
-__all__ = ["prepare_folder"]
+__all__ = ["prepare_folder", "update_folder"]
+
+_SETTLED = ("labels", "label_values", "label_threshold", "ignore", "channels")
+"""What a plan and its networks rest on."""
 
 
 def prepare_folder(
@@ -53,6 +57,53 @@ def prepare_folder(
     for name, value, reason in decisions:
         sys.stdout.write(f"  {name:<{width}}  {json.dumps(value)}: {reason}\n")
     sys.stdout.write(f"wrote the bundle {out}. Now:\n  metassl train {out}\n")
+
+
+def update_folder(images: Path, labels: Path | None, bundle: Path, **collecting: Any) -> None:
+    """Read the folders of a bundle again: scans annotated since are labeled now, new scans join.
+
+    Validation and test subjects stay, and so does the plan, so that networks before and after can be compared.
+
+    Args:
+        images: see `prepare_folder`.
+        labels: see `prepare_folder`.
+        bundle: the bundle that `prepare_folder` wrote.
+        collecting: the other arguments of `collect_folder`, as they were then.
+
+    Raises:
+        UserError: when the bundle is none of these, a held-out subject is gone, or the data are of another kind now.
+        DatalistError: when images and labels do not fit together.
+    """
+    file = bundle / "datalist.json"
+    if not (file.is_file() and (bundle / "plan.json").is_file()):
+        raise UserError(f"{bundle}: is no bundle of `metassl prepare folder`: leave --update out to make one.")
+    before = read_datalist(file)
+    kept = {item["subject"]: key for key in ("validation", "test") for item in before[key]}
+    with TemporaryDirectory(prefix="metassl-") as folder:
+        collected = collect_folder(images, labels, out=Path(folder), kept=kept, **collecting)
+        refuse_problems(check_datalist(collected.datalist, collected.dataset_dir, progress=True))
+        after = read_datalist(collected.datalist)
+    _refuse_another_kind(bundle, before, after, collected.dataset_dir)
+    _tell_lists(collected)
+    write_datalist(after, file)
+    was = {item["case"] for item in before["labeled"]}
+    new = [item["case"] for item in after["labeled"] if item["case"] not in was]
+    sys.stdout.write(f"newly labeled: {', '.join(new) if new else 'none'}\nwrote {file}. Now:\n")
+    sys.stdout.write(f"  metassl train {bundle} --output_dir {bundle}_2\n")
+
+
+def _refuse_another_kind(bundle: Path, before: Mapping[str, Any], after: Mapping[str, Any], root: Path) -> None:
+    settled = Path(json.loads((bundle / "configs" / "train.json").read_text(encoding="utf-8"))["dataset_dir"])
+    if settled != root.resolve():
+        raise UserError(f"{bundle}: its files lie below {settled}, and these below {root}: prepare another bundle.")
+    for key in _SETTLED:
+        if before.get(key) != after.get(key):
+            cause = f"its {key} are {before.get(key)}, and those of the folders {after.get(key)}"
+            raise UserError(f"{bundle}: {cause}: give the options that it was made with, or prepare another bundle.")
+    for key in ("validation", "test"):
+        gone = {item["case"] for item in before[key]} - {item["case"] for item in after[key]}
+        if gone:
+            raise UserError(f"{bundle}: {min(gone)} is in its list {key!r} and no longer there: put it back.")
 
 
 def _tell_lists(collected: Collected) -> None:

@@ -51,12 +51,17 @@ def prepare_data(
         left = {key: value for key, value in release.items() if key not in needed}
         prepare_datalist(name, release["source"], release["labeled"], out, seed, validation=validation, **left)
         return
-    from .own_data import prepare_folder
+    from .own_data import prepare_folder, update_folder
 
     if seed != "published" and not seed.isdigit():
         raise UserError(f"--seed {seed}: give a number.")
     collecting = {key: folders[key] for key in ("suffix", "subject", "ignore")}
     collecting |= {"unlabeled": folders["unlabeled"] or (), "label_names": folders["label"] or ()}
+    if folders["update"]:
+        if validation is not None or seed != "published" or folders["set"]:
+            raise UserError("--update: keeps the lists and the plan: leave --validation, --seed and --set out.")
+        update_folder(folders["images"], folders["labels"], out, **collecting)
+        return
     drawn = {"validation": validation, "seed": int(seed) if seed.isdigit() else 0}
     prepare_folder(folders["images"], folders["labels"], out, folders["set"] or (), **collecting, **drawn)
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,7 @@ def collect_folder(
     ignore: int | None = None,
     validation: int | None = None,
     seed: int = 0,
+    kept: Mapping[str, str] | None = None,
 ) -> Collected:
     """Find out which images and labels lie in folders, in any layout, and write ``datalist.json``.
 
@@ -69,6 +70,7 @@ def collect_folder(
         ignore: the label value of voxels that nobody annotated.
         validation: number of labeled subjects to hold out, see `divide_cases`.
         seed: of the draw of validation subjects.
+        kept: the list of each subject that stays in one, in place of a draw.
 
     Raises:
         DatalistError: with file, cause and remedy, for the first thing that is wrong. No datalist is written then.
@@ -87,6 +89,9 @@ def collect_folder(
     where = labels or images
     cases = name_subjects(found.cases, subject, images)
     axes = check_headers(cases, len(found.channels) or 1)
+    if kept is not None:
+        cases = [case._replace(key=kept.get(str(case.subject), case.key)) if case.label else case for case in cases]
+        validation = None if "validation" in kept.values() else 0
     lists, remarks = divide_cases(cases, validation, seed, where)
     ignored = _ignored(found.ignore, ignore, where)
     names = found.names | read_label_names(label_names)
