@@ -6,7 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["inferer", "inference_postprocessing", "preprocessing", "random_transforms", "validation_postprocessing"]
+__all__ = [
+    "inferer",
+    "inference_postprocessing",
+    "preprocessing",
+    "random_transforms",
+    "stronger_transforms",
+    "validation_postprocessing",
+]
 
 Config = dict[str, Any]
 _BOTH = ["image", "label"]
@@ -55,11 +62,34 @@ def random_transforms(plan: Mapping[str, Any]) -> Config:
     ]
     if plan["patch_size"][0] == plan["patch_size"][1]:
         steps.append({"_target_": "RandRotate90d", "keys": _BOTH, "prob": 0.75, **_OPTIONAL})
-    if plan["dimension"] == "slices":
+    if plan["augmentation"] == "strong":
+        steps += stronger_transforms(plan)
+    elif plan["dimension"] == "slices":
         angle, mode = "$20 * 3.141592653589793 / 180", ["bilinear", "nearest"]
         turn = {"_target_": "RandRotated", "keys": _BOTH, "prob": 0.25, "range_x": angle, "mode": mode}
         steps.append({**turn, "padding_mode": "zeros", **_OPTIONAL})
     return _compose([*steps, {"_target_": "EnsureTyped", "keys": _BOTH, "track_meta": False, **_OPTIONAL}])
+
+
+def stronger_transforms(plan: Mapping[str, Any]) -> list[Config]:
+    """Return what turns, stretches, brightens, blurs and disturbs more than the papers do; nnU-Net's kinds."""
+    flat = plan["dimension"] != "patches"
+    turn = 3.141592653589793 if flat and plan["patch_size"][0] == plan["patch_size"][1] else 0.35
+    blur = {f"sigma_{axis}": [0.3, 1.0] for axis in ("xy" if flat else "xyz")}
+    move = {"prob": 0.9, "rotate_range": turn if flat else [turn] * 3, "scale_range": 0.25 if flat else [0.25] * 3}
+    # beyond the border there is no background: an image and its annotation both repeat their last voxel
+    mode = {"mode": ["bilinear", "nearest"], "padding_mode": "border"}
+    return [
+        {"_target_": "RandAffined", "keys": _BOTH, **move, **mode, **_OPTIONAL},
+        {"_target_": "RandAdjustContrastd", "keys": "image", "prob": 0.5, "gamma": [0.5, 1.8]},
+        {"_target_": "RandGaussianSmoothd", "keys": "image", "prob": 0.2, **blur},
+        {
+            "_target_": "RandGaussianNoised",
+            "keys": "image",
+            "prob": 0.3,
+            "std": 0.15 if plan["modality"] == "mr" else 0.05,
+        },
+    ]
 
 
 def inferer(plan: Mapping[str, Any]) -> Config:

@@ -21,6 +21,7 @@ Answer = tuple[Any, str]
 _ANISOTROPIC = 3.0
 _THIN = 16
 _CPU_SLICE, _GPU_SLICE = 128, 256
+_LONG = 5000
 _CPU_PATCH, _GPU_PATCH = (64, 64, 48), (112, 112, 80)
 _DIVISOR = 16  # four halvings in the networks
 _ONE_PIECE = 0.98
@@ -144,6 +145,14 @@ def _losses(facts: Facts) -> Answer:
     return "plain", "the method's own losses; MetaSSL's by the overlay metassl.json: see docs/results.md"
 
 
+def _augmentation(facts: Facts) -> Answer:
+    if facts["method"] == "supervised":
+        return "strong", "the labeled images are all there is: see 'stronger random transforms' in docs/results.md"
+    if facts["iterations"] >= _LONG:
+        return "strong", f"from {_LONG} iterations it pays: see 'stronger random transforms' in docs/results.md"
+    return "weak", "the papers': a short training has no time to learn from more variety"
+
+
 def _optimizer(facts: Facts) -> Answer:
     if facts["iterations"] < 10000:
         return "adamw", "learns several times as fast as SGD in a short training"
@@ -216,6 +225,7 @@ RULES: dict[str, tuple[Callable[[Facts], Answer], Callable[[Any], bool], str]] =
     "iterations": (_iterations, *_COUNT),
     "method": (_method, *_METHODS),
     "losses": (_losses, *_one_of("plain", "metassl")),
+    "augmentation": (_augmentation, *_one_of("weak", "strong")),
     "optimizer": (_optimizer, *_one_of("adamw", "sgd")),
     "keep": (_keep, *_one_of("best", "last")),
     "largest_component": (_largest_component, *_TRUTH),

@@ -19,6 +19,7 @@ from .pipelines import (
     inferer,
     preprocessing,
     random_transforms,
+    stronger_transforms,
     validation_postprocessing,
 )
 from .plan import Decision, PlanError
@@ -112,6 +113,8 @@ def _planned_training(
     if plan["optimizer"] == "adamw":
         train["optimizer"] = _adamw("@method")
     if plan["dimension"] == "tiles":
+        if plan["augmentation"] == "strong":
+            train["train"]["random_transforms"]["transforms"][-1:-1] = stronger_transforms(plan)
         return train | {"spatial_size": plan["patch_size"], "min_tissue": 0.0}
     train |= _geometry(plan)
     train["network_def"]["in_channels"] = _channels(datalist)

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow, verify_metadata
+from monai.utils import set_determinism
 from PIL import Image
 
 from metassl_monai.apps.own_data import prepare_folder
 from metassl_monai.data import prediction_path
+from metassl_monai.planning.rules import RULES
 
 SCHEMA = Path(__file__).parents[2].parent / "shared" / "specs" / "meta_schema_20240725.json"
 TINY = ("features=[4,8,16,32,64]", "batch_size=2", "iterations=2")
@@ -110,6 +112,35 @@ def test_the_rate_falls_to_zero_whatever_the_method(slices, patches, pictures):
         configs = {file.stem: json.loads(file.read_text()) for file in (bundle / "configs").glob("*.json")}
         assert configs["train"]["lr_scheduler"]["_target_"].endswith("PolynomialLR")
         assert [name for name, config in configs.items() if "lr_scheduler" in config] == ["train"]
+
+
+@pytest.mark.parametrize(("kind", "size"), [("slices", [32, 32]), ("patches", [32] * 3), ("pictures", [32, 32])])
+def test_strong_augmentation_trains_and_keeps_an_annotation_on_its_image(kind, size, request, tmp_path):
+    folder, out = request.getfixturevalue(kind).parent, tmp_path / "bundle"
+    settings = [*TINY, f"patch_size={size}", "augmentation=strong", "method=supervised"]
+    prepare_folder(folder / "scans", folder / "annotations", out, settings, validation=1)
+    workflow = run(out, ["train"], output_dir=str(tmp_path))
+    transforms = workflow.parser.get_parsed_content("train::random_transforms").transforms
+    names = [type(transform).__name__ for transform in transforms]
+    assert {"RandAffined", "RandAdjustContrastd", "RandGaussianSmoothd", "RandGaussianNoised"} <= set(names)
+    ball = sum((axis - 20.0) ** 2 for axis in torch.meshgrid(*[torch.arange(40.0)] * len(size), indexing="ij"))
+    item = {"image": (ball < 150).float()[None], "label": (ball < 150).float()[None]}
+    set_determinism(seed=0)
+    for _ in range(10):
+        drawn = dict(item)
+        for transform in transforms:
+            drawn = transform(drawn) if type(transform).__name__ not in names[-4:-1] else drawn
+        assert drawn["label"].shape[1:] == tuple(size if kind != "pictures" else (40, 40))
+        assert set(drawn["label"].unique().tolist()) <= {0.0, 1.0}
+        bright = drawn["image"] > 0.5
+        assert (bright != (drawn["label"] == 1)).sum() < 0.05 * bright.sum()
+
+
+def test_augmentation_follows_method_and_length():
+    facts = {"method": "bcp", "iterations": 2000}
+    assert RULES["augmentation"][0](facts)[0] == "weak"
+    assert RULES["augmentation"][0](facts | {"method": "supervised"})[0] == "strong"
+    assert RULES["augmentation"][0](facts | {"iterations": 15000})[0] == "strong"
 
 
 @pytest.mark.skipif(not SCHEMA.is_file(), reason="the published schema is not here")

@@ -169,6 +169,7 @@ def test_the_settings_of_a_run_keep_all_digits(tmp_path):
     assert read_run(tmp_path / "run.json")["settings"] == run["settings"]
 
 
+RECOMMENDED = "bcp-paper-poly"  # the row of best.json
 STORED = ROOT / "docs" / "results"
 
 
@@ -188,3 +189,13 @@ class TestStoredResults:
     def test_the_definition_is_the_one_of_the_bundle(self, file):
         (original,) = ROOT.glob(f"bundles/*/experiments/{file.name}")
         assert file.read_text() == original.read_text()
+
+    def test_the_readme_says_what_they_show(self):
+        number = r"([+-]?\d\.\d+)"
+        said = rf"Dice of {number}, supervised learning {number}: {number} \[{number}, {number}\]"
+        (found,) = re.findall(said, (ROOT / "README.md").read_text().replace("\n", " "))
+        rows = rows_of((ROOT / "docs" / "results.md").read_text(), "### 3 labeled")
+        best, supervised = (dict(rows[name]) for name in (RECOMMENDED, "supervised-plain"))
+        assert best["runs"] == supervised["runs"] == "3"
+        difference = re.findall(number, best["minus supervised-plain"])
+        assert list(found) == [best["mean"], supervised["mean"], *difference]
