@@ -56,3 +56,10 @@ def test_the_presets_of_the_documentation_are_those_of_the_code():
     for name, (unlabeled, labeled) in weights.items():
         for loss, expected in zip(metassl_losses(4, name), (labeled, unlabeled), strict=True):
             assert (loss.scale * loss.region_weights()).tolist() == pytest.approx(expected, rel=1e-3), name
+
+
+def test_what_reliability_promises_is_tested():
+    named = re.findall(r"`(\S+\.py)::(\w+)`", (ROOT / "docs/reliability.md").read_text())
+    assert len(named) > 30
+    for file, function in named:
+        assert f"def {function}(" in (ROOT / "tests" / file).read_text(), f"{file}::{function}"

@@ -265,4 +265,6 @@ def test_the_experiments_of_the_bundles_are_sound(file):
         parser.update({**preset, **cell.overrides})
         assert isinstance(parser.get_parsed_content("labeled_loss"), torch.nn.Module)
         assert isinstance(parser.get_parsed_content("unlabeled_loss"), torch.nn.Module)
-    assert len({json.dumps([cell.method, cell.preset, cell.overrides]) for cell in cells.values()}) == len(cells)
+    assert len(
+        {json.dumps([cell.method, cell.preset, cell.overlays, cell.overrides]) for cell in cells.values()}
+    ) == len(cells)

@@ -116,7 +116,7 @@ def test_a_resumed_run_has_the_history_of_the_uninterrupted_one(train):
     names, whole = ["hidden_labels"], {"iterations": 4, "lr_scheduler::total_iters": 4}
     _, folder = train(names, **whole)
     expected = (folder / "history.csv").read_text()
-    train(names, **whole, epochs=2)
+    train(names, **whole, epochs=2, overwrite=True)
     assert len((folder / "history.csv").read_text().splitlines()) == 3
     train(names, **whole, resume=True)
     assert (folder / "history.csv").read_text() == expected

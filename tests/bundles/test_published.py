@@ -19,7 +19,7 @@ VOLUMES = (LA, BRATS, PANCREAS)
 FLAT = ("bcp", "cml", "sdcl", "dualnet")
 """The methods whose unlabeled terms are not ramped."""
 NO_METHOD = {"evaluate", "hidden_labels", "inference", "mean_of_two", "metadata", "monitor", "multi_gpu_train", "plain"}
-NO_METHOD |= {"ref_dualnet"}  # which follows dualnet
+NO_METHOD |= {"best", "ref_dualnet"}  # which follow bcp and dualnet
 
 
 def config(bundle: str, *names: str, **overrides: object) -> ConfigParser:

@@ -66,7 +66,7 @@ def processes_in(folder):
 def test_a_training_that_is_stopped_says_where_to_go_on_and_is_gone(tmp_path):
     first = started(through_metassl(tmp_path))
     wait_for_epochs(tmp_path, first)
-    second = subprocess.run(raw(tmp_path), capture_output=True, text=True, check=False)
+    second = subprocess.run([*raw(tmp_path), "--resume", "True"], capture_output=True, text=True, check=False)
     assert second.returncode == 1
     assert "another process trains in this folder" in second.stderr
     assert "Traceback" not in second.stderr

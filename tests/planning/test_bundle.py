@@ -215,7 +215,7 @@ def test_every_method_trains_whatever_the_default_is(kind, request, tmp_path):
 def test_an_overlay_trains_what_it_would_on_a_neutral_default(slices, tmp_path):
     """Nothing of the planned method is left: the same weights come out of another plan's bundle."""
     folder = slices.parent
-    settings = [*TINY, "patch_size=[32,32]", "method=supervised"]
+    settings = [*TINY, "patch_size=[32,32]", "method=supervised", "augmentation=weak"]
     prepare_folder(folder / "scans", folder / "annotations", tmp_path / "other", settings, validation=1)
     weights = []
     for number, bundle in enumerate((slices, tmp_path / "other")):
