@@ -142,6 +142,8 @@ def _method(facts: Facts) -> Answer:
 
 
 def _losses(facts: Facts) -> Answer:
+    if facts["method"] == "bcp" and facts["dimension"] == "slices":
+        return "metassl", "with copy-paste of slices the highest row of docs/results.md; own losses by plain.json"
     return "plain", "the method's own losses; MetaSSL's by the overlay metassl.json: see docs/results.md"
 
 

@@ -105,6 +105,7 @@ def test_the_plan_follows_the_scans(slices, patches, pictures):
     assert decisions(patches)["target_spacing"] == [2.0, 2.0, 2.0]
     assert decisions(pictures)["keep"] == "best"
     assert all(decisions(bundle)["method"] == "bcp" for bundle in (slices, patches, pictures))
+    assert [decisions(bundle)["losses"] for bundle in (slices, patches, pictures)] == ["metassl", "plain", "plain"]
 
 
 def test_the_rate_falls_to_zero_whatever_the_method(slices, patches, pictures):
