@@ -200,9 +200,10 @@ def test_command_holds_no_logic() -> None:
         assert len(function.body) <= 8, f"{function.name} is long for a command that only calls apps"
 
 
-def run_python(code: str) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def loaded_by(module: str) -> set[str]:
@@ -258,8 +259,8 @@ print("trained")
 """
 
 
-def test_training_modules_work_where_mlflow_is_not_installed() -> None:
-    result = run_python(WITHOUT_MLFLOW)
+def test_training_modules_work_where_mlflow_is_not_installed(tmp_path: Path) -> None:
+    result = run_python(WITHOUT_MLFLOW, tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split()[-1] == "trained"
     assert result.stderr.count("MLflow tracking is off from here on") == 1
