@@ -152,7 +152,7 @@ def _augmentation(facts: Facts) -> Answer:
         return "strong", "the labeled images are all there is: see 'stronger random transforms' in docs/results.md"
     if facts["iterations"] >= _LONG:
         return "strong", f"from {_LONG} iterations it pays: see 'stronger random transforms' in docs/results.md"
-    return "weak", "the papers': a short training has no time to learn from more variety"
+    return "weak", "the papers use it; nothing is measured for so short a training"
 
 
 def _optimizer(facts: Facts) -> Answer:
