@@ -138,7 +138,7 @@ def test_strong_augmentation_trains_and_keeps_an_annotation_on_its_image(kind, s
 
 
 def test_augmentation_follows_method_and_length():
-    facts = {"method": "bcp", "iterations": 1500}
+    facts = {"method": "bcp", "iterations": 1999}
     assert RULES["augmentation"][0](facts)[0] == "weak"
     assert RULES["augmentation"][0](facts | {"method": "supervised"})[0] == "strong"
     assert RULES["augmentation"][0](facts | {"iterations": 2000})[0] == "strong"
