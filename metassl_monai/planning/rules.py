@@ -151,7 +151,7 @@ def _augmentation(facts: Facts) -> Answer:
     if facts["method"] == "supervised":
         return "strong", "the labeled images are all there is: see 'stronger random transforms' in docs/results.md"
     if facts["iterations"] >= _LONG:
-        return "strong", f"from {_LONG} iterations it gained on slices: see 'stronger random transforms' in docs/results.md"
+        return "strong", f"from {_LONG} iterations slices gained: see 'stronger random transforms' in docs/results.md"
     return "weak", "the papers'; nothing is measured for so short a training"
 
 
