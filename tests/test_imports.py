@@ -24,7 +24,7 @@ INTERNAL: dict[str, set[str]] = {
     "methods": {"losses", "networks", "transforms", "ignore"},
     "engines": {"methods", "finite"},
     "handlers": {"losses", "metrics", "report", "files", "finite", "ignore", "network_record"},
-    "data": {"files", "ignore", "network_record"},
+    "data": {"transforms", "files", "ignore", "network_record"},
     "planning": {"data", "files", "ignore"},
     "metrics": {"ignore"},
     "report": {"metrics", "files"},

@@ -19,7 +19,8 @@ __all__ = ["run_record"]
 
 _NO_MATTER = frozenset(
     {
-        *("_desc_", "_requires_", "bundle_root", "ckpt_dir", "compile", "compile_kwargs", "config_copy", "dataset_dir"),
+        *("_desc_", "_requires_", "bundle_root", "ckpt_dir", "compile", "compile_kwargs", "config_copy", "cuda_graph"),
+        "dataset_dir",
         *("datalist", "device", "handlers", "local_rank", "method", "non_blocking", "num_workers", "output_dir"),
         *("params", "pin_memory", "pretrained_path", "rank", "resume", "train_handlers"),
     }

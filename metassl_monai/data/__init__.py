@@ -11,6 +11,7 @@ from .acdc import prepare_acdc
 from .brats2019 import prepare_brats2019
 from .check import Problem, check_datalist, check_images
 from .datalist import DatalistError, load_datalist, names_ignore, read_datalist, validate_datalist, write_datalist
+from .device_dataset import DeviceDataset
 from .digestpath import prepare_digestpath
 from .heart_box import labeled_box
 from .la import prepare_la
@@ -33,6 +34,7 @@ from .tiles import TileDataset
 __all__ = [
     "READERS",
     "DatalistError",
+    "DeviceDataset",
     "LabelClassesd",
     "Problem",
     "SavePredictiond",

@@ -75,13 +75,17 @@ class SliceDataset(Dataset):
 
     def __getitem__(self, i: int) -> Any:
         """Return slice ``i``, transformed."""
-        number, z = self.index[i]
         # cloned, since a slice is a view and transforms may work in place
-        item = {
-            key: value[..., z].clone() if isinstance(value, torch.Tensor) else value
+        item = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in self.view(i).items()}
+        return item if self.slice_transform is None else self.slice_transform(item)
+
+    def view(self, i: int) -> dict[Hashable, Any]:
+        """Return slice ``i`` before it is transformed; its tensors share the memory of their volume."""
+        number, z = self.index[i]
+        return {
+            key: value[..., z] if isinstance(value, torch.Tensor) else value
             for key, value in self.volumes[number].items()
         }
-        return item if self.slice_transform is None else self.slice_transform(item)
 
 
 def _is_unannotated(volume: Mapping[Hashable, Any], z: int) -> bool:

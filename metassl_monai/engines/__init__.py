@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from .finite_losses import FiniteLosses
+from .graphed_step import GraphedStep
 from .paired import PairedDataLoader
 from .trainer import SemiSupervisedTrainer, prepare_streams
 
-__all__ = ["FiniteLosses", "PairedDataLoader", "SemiSupervisedTrainer", "prepare_streams"]
+__all__ = ["FiniteLosses", "GraphedStep", "PairedDataLoader", "SemiSupervisedTrainer", "prepare_streams"]

@@ -15,7 +15,7 @@ from monai.engines.utils import IterationEvents
 from monai.engines.workflow import Workflow
 from monai.inferers import Inferer, SimpleInferer
 from monai.utils import CommonKeys as Keys
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -23,6 +23,7 @@ from metassl_monai.finite import refuse_not_finite
 from metassl_monai.methods import Method
 
 from .finite_losses import FiniteLosses
+from .graphed_step import GraphedStep
 
 __all__ = ["SemiSupervisedTrainer", "prepare_streams"]
 
@@ -65,10 +66,13 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         inferer: None or ``SimpleInferer``; methods run their networks on whole training patches.
         compile: compile the networks and the losses of the method, in place.
         compile_kwargs: arguments of ``torch.compile``.
+        cuda_graph: do forward and backward as one CUDA graph, see :class:`GraphedStep`. The events ``FORWARD_COMPLETED``
+            and ``LOSS_COMPLETED`` then come after the backward pass. For one process, without accumulation.
         kwargs: all other arguments of ``monai.engines.SupervisedTrainer``.
 
     Raises:
-        ValueError: when an inferer other than ``SimpleInferer`` is given.
+        ValueError: when an inferer other than ``SimpleInferer`` is given, or a CUDA graph is asked for where there can
+            be none; by ``run``, when the method's step cannot be recorded.
         NotFiniteError: by ``run``, with the iteration and the loss term or weight.
     """
 
@@ -83,6 +87,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         inferer: Inferer | None = None,
         compile: bool = False,
         compile_kwargs: dict | None = None,
+        cuda_graph: bool = False,
         **kwargs: Any,
     ) -> None:
         if inferer is not None and not isinstance(inferer, SimpleInferer):
@@ -113,6 +118,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         self.logger.addFilter(_is_not_about_the_end)
         if compile:
             compile_method(self.unwrapped_method, **(compile_kwargs or {}))
+        self.graphed_step = self._graphed_step() if cuda_graph else None
 
     @property
     def unwrapped_method(self) -> Method:
@@ -123,28 +129,33 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         """Train. MONAI's trainer would make a new scaler here and forget the old one's state."""
         Workflow.run(self)
 
+    def _graphed_step(self) -> GraphedStep:
+        if self.state.device.type != "cuda":
+            raise ValueError(f"cuda_graph needs a CUDA device, and device is {self.state.device}: set it to False.")
+        if self.method is not self.unwrapped_method or self.accumulation_steps > 1:
+            raise ValueError("cuda_graph is for one process and accumulation_steps=1: set it to False.")
+        return GraphedStep(self.unwrapped_method, self._losses_and_gradients)
+
+    def _losses_and_gradients(self, batch: Any, step: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """What :meth:`_compute` does, without events in between."""
+        self.optimizer.zero_grad()
+        with torch.autocast(self.state.device.type, enabled=self.amp, **self.amp_kwargs):
+            losses, prediction = self.method(batch, step)
+            loss = torch.stack(list(losses.values())).sum()
+        self.scaler.scale(loss).backward()  # type: ignore[union-attr]
+        return {name: value.detach() for name, value in losses.items()}, prediction.detach(), loss.detach()
+
     def _iteration(self, engine: Any, batchdata: Any) -> dict:
         batch = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         labeled = batch["labeled"]
         self.state.batch = batchdata["labeled"]
         self.state.output = {Keys.IMAGE: labeled[Keys.IMAGE], Keys.LABEL: labeled[Keys.LABEL]}
-        first, last = self._accumulation_bounds()
         self.method.train()
-        if first:
-            self.optimizer.zero_grad(set_to_none=self.optim_set_to_none)
-        with torch.autocast(self.state.device.type, enabled=self.amp, **self.amp_kwargs):
-            losses, self.state.output[Keys.PRED] = self.method(batch, self.state.iteration - 1)
-            self.fire_event(IterationEvents.FORWARD_COMPLETED)
-            loss = torch.stack(list(losses.values())).sum()
-        self.state.losses = {name: value.detach() for name, value in losses.items()}
-        self.finite_losses.see(self.state.losses, self.state.iteration)
-        if self.waits_anyway:
-            self.finite_losses.check()
-        self.state.output[Keys.LOSS] = loss
-        self.fire_event(IterationEvents.LOSS_COMPLETED)
-        self.scaler.scale(loss / self.accumulation_steps).backward()  # type: ignore[union-attr]
-        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        if last:
+        if self.graphed_step is None:
+            self._compute(batch)
+        else:
+            self._replay(self.graphed_step, batch)
+        if self._accumulation_bounds()[1]:
             self.scaler.step(self.optimizer)  # type: ignore[union-attr]
             self.scaler.update()  # type: ignore[union-attr]
             self.unwrapped_method.update(self.state.iteration - 1)
@@ -152,6 +163,35 @@ class SemiSupervisedTrainer(SupervisedTrainer):
             self._check_epoch()
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output
+
+    def _compute(self, batch: Any) -> None:
+        """Forward and backward."""
+        if self._accumulation_bounds()[0]:
+            self.optimizer.zero_grad(set_to_none=self.optim_set_to_none)
+        with torch.autocast(self.state.device.type, enabled=self.amp, **self.amp_kwargs):
+            losses, self.state.output[Keys.PRED] = self.method(batch, self.state.iteration - 1)
+            self.fire_event(IterationEvents.FORWARD_COMPLETED)
+            loss = torch.stack(list(losses.values())).sum()
+        self._see({name: value.detach() for name, value in losses.items()}, loss)
+        self.fire_event(IterationEvents.LOSS_COMPLETED)
+        self.scaler.scale(loss / self.accumulation_steps).backward()  # type: ignore[union-attr]
+        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+
+    def _replay(self, graphed_step: GraphedStep, batch: Any) -> None:
+        losses, self.state.output[Keys.PRED], loss = graphed_step(batch, self.state.iteration - 1)
+        self._see(losses, loss)
+        for event in (
+            IterationEvents.FORWARD_COMPLETED,
+            IterationEvents.LOSS_COMPLETED,
+            IterationEvents.BACKWARD_COMPLETED,
+        ):
+            self.fire_event(event)
+
+    def _see(self, losses: dict[str, Tensor], loss: Tensor) -> None:
+        self.state.losses, self.state.output[Keys.LOSS] = losses, loss
+        self.finite_losses.see(losses, self.state.iteration)
+        if self.waits_anyway:
+            self.finite_losses.check()
 
     def _check_epoch(self) -> None:
         self._share_statistics()

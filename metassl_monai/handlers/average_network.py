@@ -62,15 +62,17 @@ class AverageNetwork:
     def start(self) -> None:
         """Begin with the weights that the training begins with, such as those of a first stage."""
         self.average.load_state_dict(self.network.state_dict())
+        old, new = self.average.state_dict(), self.network.state_dict()
+        real = [name for name, value in new.items() if value.is_floating_point()]
+        self.averaged = [old[name] for name in real], [new[name] for name in real]
+        # such as the number of batches seen
+        self.copied = [old[name] for name in new if name not in real], [new[name] for name in new if name not in real]
 
     def update(self, engine: Engine) -> None:
         """Take in the network after an iteration."""
-        old, new = self.average.state_dict(), self.network.state_dict()
-        real = [name for name, value in new.items() if value.is_floating_point()]
-        share = max(1 / engine.state.iteration, 1 - self.decay)
-        torch._foreach_lerp_([old.pop(name) for name in real], [new.pop(name) for name in real], share)
-        for name, count in old.items():  # such as the number of batches seen
-            count.copy_(new[name])
+        torch._foreach_lerp_(*self.averaged, max(1 / engine.state.iteration, 1 - self.decay))
+        if self.copied[0]:
+            torch._foreach_copy_(*self.copied)
 
     def save(self) -> None:
         """Write the average."""

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.data import decollate_batch
 from torch import Tensor
 
 from metassl_monai.report import history_figure, overlay_figure, read_history
@@ -55,7 +57,10 @@ class TrainingPictures:
                 self._draw(engine, epoch)
 
     def _draw(self, engine: Any, epoch: int) -> None:
-        output = engine.state.output[: self.samples]
+        output = engine.state.output
+        if isinstance(output, Mapping):  # a trainer that was told not to take batches apart
+            output = decollate_batch(output)
+        output = output[: self.samples]
         regions = _labeled_regions(engine.unwrapped_method)
         figure = overlay_figure(
             [middle_plane(item["image"][0]) for item in output],

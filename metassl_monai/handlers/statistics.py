@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
@@ -41,12 +42,15 @@ class TrainingStatistics:
 
     def accumulate(self, engine: Any) -> None:
         """Add up one iteration."""
-        for name, value in engine.state.losses.items():
-            self._add(f"loss/{name}", value)
+        values = {f"loss/{name}": value for name, value in engine.state.losses.items()}
         for name, loss in engine.unwrapped_method.named_losses():
             if getattr(loss, "region_counts", None) is not None:
-                self._add(f"regions/{name}", loss.region_counts)
-                self._add(f"foreground/{name}", loss.foreground_counts)
+                values[f"regions/{name}"], values[f"foreground/{name}"] = loss.region_counts, loss.foreground_counts
+        known = [name for name in values if name in self.sums]
+        if known:
+            torch._foreach_add_([self.sums[name] for name in known], [values[name] for name in known])
+        # copies: what a CUDA graph leaves is overwritten by the next step
+        self.sums.update({name: value.clone() for name, value in values.items() if name not in self.sums})
 
     def report(self, engine: Any) -> None:
         """Write the metrics of the epoch."""
@@ -76,6 +80,3 @@ class TrainingStatistics:
             shown = foreground if region in (Region.UC, Region.US) else every
             metrics[f"pixels/{name}/{region.name}"] = shown[region]
         return metrics
-
-    def _add(self, key: str, value: Tensor) -> None:
-        self.sums[key] = self.sums[key] + value if key in self.sums else value

@@ -18,5 +18,6 @@ def ema_update(teacher: nn.Module, student: nn.Module, keep: float) -> None:
     synchronization each step; the trainer knows the step as a number.
     """
     torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - keep)
-    for old, new in zip(teacher.buffers(), student.buffers(), strict=True):
-        old.copy_(new)
+    buffers = list(teacher.buffers()), list(student.buffers())
+    if buffers[0]:
+        torch._foreach_copy_(*buffers)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transforms that semi-supervised training needs and MONAI lacks: two views of an image, and mixtures of a batch."""
+"""Transforms that semi-supervised training needs and MONAI lacks: views, mixtures, random transforms of batches."""
 
 from __future__ import annotations
 
+from .batched import BatchTransform
 from .copy_paste import (
     BidirectionalCopyPaste,
     BidirectionalCopyPasteD,
@@ -14,6 +15,7 @@ from .relative_crop import RelativeCrop, RelativeCropD, RelativeCropd, RelativeC
 from .views import WeakStrongViews, WeakStrongViewsD, WeakStrongViewsd, WeakStrongViewsDict
 
 __all__ = [
+    "BatchTransform",
     "RelativeCrop",
     "RelativeCropD",
     "RelativeCropDict",

@@ -26,14 +26,16 @@ from torch import Tensor
 __all__ = ["WeakStrongViews", "WeakStrongViewsD", "WeakStrongViewsDict", "WeakStrongViewsd"]
 
 
-class _RandCutout(RandCoarseDropout):
+class RandCutout(RandCoarseDropout):
     """Up to three holes of noise, whose sides are the same random tenth to third of every side of the image."""
+
+    fractions = (0.1, 1 / 3)
 
     def __init__(self, prob: float) -> None:
         super().__init__(holes=1, max_holes=3, spatial_size=1, prob=prob)
 
     def randomize(self, img_size: Sequence[int]) -> None:
-        fraction = self.R.uniform(0.1, 1 / 3)
+        fraction = self.R.uniform(*self.fractions)
         self.spatial_size = [max(1, round(fraction * side)) for side in img_size]
         super().randomize(img_size)
 
@@ -46,7 +48,7 @@ def _photometric_jitter() -> Compose:
             RandStdShiftIntensity(prob=1.0, factors=0.8),
             RandGaussianSmooth(prob=0.5),
             RandGaussianNoise(prob=0.5, std=0.1),
-            _RandCutout(prob=0.5),
+            RandCutout(prob=0.5),
         ]
     )
 
