@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from monai.data import CacheDataset
+from monai.transforms import Compose
 from torch.utils.data import Dataset
 
 from metassl_monai.ignore import IGNORE
@@ -55,7 +56,9 @@ class SliceDataset(Dataset):
         self.data = data
         self.transform = transform
         self.slice_transform = slice_transform
-        cache = CacheDataset(data, transform, num_workers=num_workers, progress=progress, copy_cache=False)
+        # flat, since MONAI would load nothing before a Compose within a Compose, which might be random
+        whole = Compose(transform).flatten()
+        cache = CacheDataset(data, whole, num_workers=num_workers, progress=progress, copy_cache=False)
         self.volumes = [cache[i] for i in range(len(cache))]
         slices = [(number, z) for number, volume in enumerate(self.volumes) for z in range(_depth(volume))]
         self.unannotated = [(number, z) for number, z in slices if _is_unannotated(self.volumes[number], z)]

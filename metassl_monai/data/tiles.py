@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from monai.data import CacheDataset
+from monai.transforms import Lambda
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
@@ -71,7 +72,8 @@ class TileDataset(Dataset):
             return [tile for tile in _cut(transform(item), tile_size) if _tissue(tile["image"], white) >= min_tissue]
 
         # copies are made in __getitem__
-        cache = CacheDataset(data, tiles, num_workers=num_workers, progress=progress, copy_cache=False)
+        # a Lambda, since MONAI would load nothing before a function, which might be random
+        cache = CacheDataset(data, Lambda(tiles), num_workers=num_workers, progress=progress, copy_cache=False)
         self.tiles = [tile for i in range(len(cache)) for tile in cache[i]]
         if data and not self.tiles:
             raise ValueError(

@@ -66,8 +66,9 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         inferer: None or ``SimpleInferer``; methods run their networks on whole training patches.
         compile: compile the networks and the losses of the method, in place.
         compile_kwargs: arguments of ``torch.compile``.
-        cuda_graph: do forward and backward as one CUDA graph, see :class:`GraphedStep`. The events ``FORWARD_COMPLETED``
-            and ``LOSS_COMPLETED`` then come after the backward pass. For one process, without accumulation.
+        cuda_graph: do forward and backward as one CUDA graph, see :class:`GraphedStep`. The events
+            ``FORWARD_COMPLETED`` and ``LOSS_COMPLETED`` then come after the backward pass. For one process, without
+            accumulation.
         kwargs: all other arguments of ``monai.engines.SupervisedTrainer``.
 
     Raises:

@@ -35,7 +35,7 @@ TEMPLATES = {
 }
 """The bundle whose streams, handlers and methods a new bundle takes over."""
 
-_SHARED = ("evaluate", "hidden_labels", "mean_of_two", "monitor", "multi_gpu_train", "plain", "tracking")
+_SHARED = ("device_data", "evaluate", "hidden_labels", "mean_of_two", "monitor", "multi_gpu_train", "plain", "tracking")
 _PLANNED = (
     "iterations",
     "labeled_batch_size",

@@ -13,7 +13,7 @@ from torch import Tensor
 __all__ = ["Draw", "affine_maps", "flips", "one_of", "quarter_turns", "resample", "unmoved"]
 
 Matrices = np.ndarray
-"""``(B, d + 1, d + 1)``: homogeneous maps from voxels of the result to voxels of the sample, about the center of both."""
+"""``(B, d + 1, d + 1)``: homogeneous maps from voxels of the result to those of the sample, counted from the center."""
 
 Draw = Callable[[np.random.RandomState, int, Sequence[int]], Matrices]
 """Draws the matrices of ``number`` samples of a spatial shape."""

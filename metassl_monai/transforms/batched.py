@@ -42,8 +42,8 @@ class BatchTransform(Randomizable):
     """Do to a batch, ``(B, C, *spatial)`` a key, what a chain of MONAI's random transforms does to each sample.
 
     Every sample draws for itself, from the same distributions as in the chain, though other numbers. Flips, turns and
-    at most one affine map in a row are one resampling. Numbers come from NumPy and are sent to the device, noise is made
-    there; nothing waits for the device.
+    at most one affine map in a row are one resampling. Numbers come from NumPy and are sent to the device, noise is
+    made there; nothing waits for the device.
 
     Args:
         transform: a transform, or a ``Compose`` of them: ``RandSpatialCropd`` at the beginning, ``RandFlipd``,
@@ -69,7 +69,7 @@ class BatchTransform(Randomizable):
     """
 
     def __init__(self, transform: Callable | None) -> None:
-        chain = Compose(transform).flatten().transforms if transform is not None else []
+        chain = list(Compose(transform).flatten().transforms) if transform is not None else []
         self.roi_size: Sequence[int] | None = None
         if chain and isinstance(chain[0], RandSpatialCropd):
             self.roi_size = _roi_size(chain.pop(0))

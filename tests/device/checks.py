@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite.engine import Events
 from torch import Tensor, nn
 from workflows import BUNDLE, CUDA, DEVICE, Notes, few_patients, workflow
 
@@ -157,6 +158,28 @@ def check_training(names: list[str], data: str, datalist: Path, out: Path, **ove
     return {"loss": loss, **({"peak_mib": torch.cuda.max_memory_allocated() >> 20} if CUDA else {})}
 
 
+def check_graph(data: str, datalist: Path, out: Path) -> dict[str, Any]:
+    """A step that is one CUDA graph trains as one that is not, and waits for nothing: without dropout, in float32."""
+    if not CUDA:
+        return {}
+    still = {"amp": False, "network_def::dropout": [0.0] * 5, "iterations": 12, "iterations_per_epoch": 12}
+    weights = []
+    for graph in (False, True):
+        run = out / str(graph)
+        training = workflow(["cps", "device_data"], data, datalist, run, **{**SIZES, **still, "cuda_graph": graph})
+        trainer = training.parser.get_parsed_content("train::trainer")
+        if graph:  # from the first replay to the last iteration but one, which ends the epoch
+            for iteration, mode in ((5, "error"), (11, "default")):
+                event = Events.ITERATION_STARTED(once=iteration)
+                trainer.add_event_handler(event, torch.cuda.set_sync_debug_mode, mode)
+        training.run()
+        weights.append(torch.load(run / "models" / "model.pt", weights_only=True))
+    plain, graphed = weights
+    errors = [((graphed[k] - plain[k]).norm() / plain[k].norm().clamp(min=1e-12)).item() for k in plain]
+    assert max(errors) < 1e-3, max(errors)
+    return {"largest_relative_difference": max(errors)}
+
+
 def main(data: str, work: str, notes_file: str, seconds: str) -> None:
     out, notes = Path(work), Notes(notes_file, float(seconds))
     out.mkdir(parents=True, exist_ok=True)
@@ -164,6 +187,12 @@ def main(data: str, work: str, notes_file: str, seconds: str) -> None:
         notes.add(f"loss {name}", lambda loss=loss: check_loss(loss))
     notes.add("two streams", check_two_streams)
     datalist = few_patients(data, out)
+    notes.add("graph equals plain, without waiting", lambda: check_graph(data, datalist, out / "graph"))
+    graph = {"cuda_graph": CUDA, "train::trainer::amp_kwargs": {"dtype": "$torch.bfloat16"}, "first_stage": []}
+    graph |= {"iterations": 8, "iterations_per_epoch": 4}
+    for name in overlays():
+        names, run = [name, "device_data"], out / f"{name}_graph"
+        notes.add(f"graph {name}", lambda names=names, run=run: check_training(names, data, datalist, run, **graph))
     for name in overlays():
         notes.add(f"method {name}", lambda name=name: check_training([name], data, datalist, out / name))
     for name in ("cps", "bcp", "fixmatch"):
