@@ -81,9 +81,7 @@ class GraphedStep:
                 # an object in place of the number, so that whatever reckons with it fails
                 self.result = self.compute(self.batch, object())
         except (TypeError, RuntimeError) as error:
-            raise self._refusal(
-                self.method, str(error).strip().split("\n")[0]
-            ) from None  # a mistake, told by its message
+            raise self._refusal(self.method, str(error).strip().split("\n")[0]) from None
         finally:
             self.method.ramp = self.plain_ramp
         if _processor_randomness() != before:

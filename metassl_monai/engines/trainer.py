@@ -219,6 +219,10 @@ def _is_not_about_the_end(record: logging.LogRecord) -> bool:
 
 def compile_method(method: Method, **kwargs: Any) -> None:
     """Compile each network and each loss of a method in place, which leaves the names in its state dict alone."""
+    for module in method.modules():
+        if isinstance(module, nn.Upsample):
+            # inductor writes its gradient with atomics, several times as slow as PyTorch's own kernel
+            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
     for child in method.children():
         for module in child.values() if isinstance(child, nn.ModuleDict) else [child]:
             # some methods work between encoder and decoder and never call the network as a whole

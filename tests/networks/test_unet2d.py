@@ -76,7 +76,7 @@ def test_defaults_are_one_channel_and_four_classes() -> None:
 def test_output_equals_that_of_monai_blocks(in_channels: int, out_channels: int, features: tuple[int, ...]) -> None:
     network = UNet2D(in_channels, out_channels, features, dropout=[0.5] * len(features)).eval()
     randomize(network)
-    reference = FromMonai(in_channels, out_channels, features).eval()
+    reference = FromMonai(in_channels, out_channels, features).eval().to(memory_format=torch.channels_last)
     reference.copy_from(network)
     images = torch.randn(2, in_channels, 32, 48)
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_output_equals_that_of_monai_blocks(in_channels: int, out_channels: int,
 def test_training_without_dropout_equals_that_of_monai_blocks() -> None:
     network = UNet2D(1, 4, TINY, dropout=(0.0,) * 5).train()
     randomize(network)
-    reference = FromMonai(1, 4, TINY).train()
+    reference = FromMonai(1, 4, TINY).train().to(memory_format=torch.channels_last)
     reference.copy_from(network)
     images = torch.randn(2, 1, 32, 32)
     output, expected = network(images), reference(images)
