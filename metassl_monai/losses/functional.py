@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .class_maps import class_sums, likeliest_class
 from .confidences import at_least_float
 
 __all__ = ["cross_entropy_map", "hard_label", "masked_mean", "soft_dice"]
@@ -30,8 +31,8 @@ def cross_entropy_map(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def hard_label(logits: Tensor, label: Tensor | None) -> Tensor:
-    """The given label, else the class with the largest logit: by ``max``, which is faster than ``argmax``."""
-    return (logits.detach().max(dim=1, keepdim=True).indices if label is None else label).long()
+    """The given label, else the class with the largest logit."""
+    return (likeliest_class(logits.detach()) if label is None else label).long()
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
@@ -69,10 +70,6 @@ def soft_dice(
     hit = p.gather(1, target) * weight
     voxels = [0, *range(2, p.ndim)]
     denominator_p = ((p.square() if squared else p) * weight).sum(dim=voxels)
-    intersection, size = [], []
-    for c in range(p.shape[1]):
-        is_class = target == c
-        intersection.append((hit * is_class).sum())
-        size.append((weight * is_class).sum())
-    dice = (2 * torch.stack(intersection) + DICE_SMOOTH) / (torch.stack(size) + denominator_p + DICE_SMOOTH)
+    intersection, size = class_sums(hit, target, p.shape[1]), class_sums(weight, target, p.shape[1])
+    dice = (2 * intersection + DICE_SMOOTH) / (size + denominator_p + DICE_SMOOTH)
     return 1 - (dice if include_background else dice[1:]).mean()

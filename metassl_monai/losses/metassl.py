@@ -252,8 +252,7 @@ class MetaSSLLabeledLoss(RegionWeightedLoss):
             ValueError: when the shapes do not fit.
         """
         check_shapes(input, self.partition.num_classes, reference, target=target, label=label, mask=mask)
-        judge, judge_label, partner_label = self._judged(input, reference, label)
-        other = target if self.discrepancy == "annotation" else partner_label
+        judge, judge_label, other = self._judged(input, target, reference, label)
         regions = self.partition(judge, other, judge_label, mask)
         cross_entropy = cross_entropy_map(input, target)
         weight = self.normalized_weights(regions, judge_label, mask, cross_entropy.dtype)
@@ -267,7 +266,11 @@ class MetaSSLLabeledLoss(RegionWeightedLoss):
         loss = self.scale * (ramp if self.ramped else 1.0) * loss
         return loss if self.base is None else loss + self.base(input, target, mask=mask)
 
-    def _judged(self, input: Tensor, reference: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Whose confidence counts, its label, and the label of the other one."""
-        own, partner = hard_label(input, None), hard_label(reference, label)
-        return (input.detach(), own, partner) if self.judge == "self" else (reference.detach(), partner, own)
+    def _judged(
+        self, input: Tensor, target: Tensor, reference: Tensor, label: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Whose confidence counts, its label, and the label that this one is compared with."""
+        annotated = self.discrepancy == "annotation"
+        if self.judge == "self":
+            return input.detach(), hard_label(input, None), target if annotated else hard_label(reference, label)
+        return reference.detach(), hard_label(reference, label), target if annotated else hard_label(input, None)

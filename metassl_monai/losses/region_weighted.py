@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
+from .class_maps import histogram
 from .functional import WEIGHT_FLOOR
 from .region_accuracy import RegionAccuracyWeights
 from .regions import Quadripartition, Region, kept_regions
@@ -65,11 +66,9 @@ class RegionWeightedLoss(_Loss):
     def normalized_weights(self, regions: Tensor, label: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Weight of every voxel, normalized so that weighted sums are the loss; 0 outside the mask."""
         cells = regions + len(Region) * (label != 0)
-        counts = []
-        for cell in range(2 * len(Region)):
-            inside = cells == cell if mask is None else (cells == cell) & (mask != 0)
-            counts.append(inside.sum(dtype=dtype))
-        background, foreground = torch.stack(counts).view(2, -1)
+        last = 2 * len(Region)  # one bin more holds what lies outside the mask
+        counted = histogram(cells if mask is None else torch.where(mask != 0, cells, last), last + 1)
+        background, foreground = counted[:last].to(dtype).view(2, -1)
         self.regions, self.region_counts, self.foreground_counts = regions, background + foreground, foreground
         if isinstance(self.region_weights, RegionAccuracyWeights):
             table = self.region_weights().to(dtype).flatten()

@@ -8,6 +8,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor, nn
 
+from .class_maps import likeliest_class
 from .confidences import CONFIDENCES
 from .shapes import check_shapes
 
@@ -97,8 +98,7 @@ class Quadripartition(nn.Module):
         check_shapes(reference, self.num_classes, other=other, label=label, mask=mask)
         reference = reference.detach()
         if label is None:
-            # max, not argmax: the same indices, eight times faster on a CPU
-            label = reference.max(dim=1, keepdim=True).indices
+            label = likeliest_class(reference)
         label = label.long()
         confidence = CONFIDENCES[self.confidence](reference, label)
         suspicious = confidence <= self.threshold(confidence, label, mask, reference)

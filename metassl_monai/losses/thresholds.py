@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from .class_maps import class_sums
+
 __all__ = ["AdaptiveThreshold", "FixedThreshold"]
 
 
@@ -121,9 +123,5 @@ def sum_over_ranks(statistics: Tensor) -> Tensor:
 
 def class_statistics(confidence: Tensor, label: Tensor, mask: Tensor | None, num_classes: int) -> tuple[Tensor, Tensor]:
     """Sum of ``confidence`` and number of voxels of each class, shape ``(C,)`` each, without a one-hot map."""
-    sums, counts = [], []
-    for c in range(num_classes):
-        present = label == c if mask is None else (label == c) & (mask != 0)
-        sums.append((confidence * present).sum())
-        counts.append(present.sum(dtype=confidence.dtype))
-    return torch.stack(sums), torch.stack(counts)
+    inside = torch.ones_like(confidence) if mask is None else (mask != 0).to(confidence.dtype)
+    return class_sums(confidence * inside, label, num_classes), class_sums(inside, label, num_classes)

@@ -107,7 +107,7 @@ class _Decoder(nn.Module):
         x = features[-1]
         for i, (up, block) in enumerate(zip(self.upsample, self.blocks)):  # noqa: B905 (TorchScript knows no strict)
             x = block(torch.cat([features[-2 - i], up(x)], dim=1))
-        return self.head(x)
+        return self.head(x).contiguous()  # channels first, as softmax and losses want them
 
 
 def _double_convolution(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:
