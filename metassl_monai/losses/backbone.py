@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from .confidences import at_least_float, label_probability
-from .functional import cross_entropy_map, hard_label, masked_mean, soft_dice
+from .confidences import at_least_float, label_probability, sum_dtype
+from .cross_entropy_dice import cross_entropy_and_dice, weighted_cross_entropy
+from .functional import hard_label, masked_mean, mean_weight
 from .shapes import check_shapes
 
 __all__ = ["CrossEntropyDiceLoss", "KLDivergenceLoss", "PseudoLabelDiceLoss", "PseudoLabelLoss", "SoftmaxMSELoss"]
@@ -51,10 +51,10 @@ class CrossEntropyDiceLoss(_Loss):
     ) -> Tensor:
         """Compute the loss from ``input``, ``target`` and ``mask``, shaped as in :class:`MetaSSLLabeledLoss`."""
         check_shapes(input, target=target, mask=mask)
-        cross_entropy = masked_mean(cross_entropy_map(input, target), mask)
-        inside = None if mask is None else mask != 0
-        dice = soft_dice(input, target, inside, squared=True, include_background=self.include_background)
-        return self.scale * (cross_entropy + dice)
+        inside = mean_weight(target, mask, sum_dtype(input))
+        counted = None if mask is None else (mask != 0).to(inside.dtype)
+        parts = cross_entropy_and_dice(input, target, inside, counted, True, self.include_background)
+        return self.scale * sum(parts)
 
 
 class PseudoLabelLoss(_Loss):
@@ -80,11 +80,10 @@ class PseudoLabelLoss(_Loss):
         """Compute the loss; arguments and result as in :class:`MetaSSLUnlabeledLoss`."""
         check_shapes(input, reference=reference, label=label, mask=mask)
         label = hard_label(reference, label)
-        cross_entropy = cross_entropy_map(input, label)
+        weight = mean_weight(label, mask, sum_dtype(input))
         if self.threshold > 0:
-            sure = label_probability(reference.detach(), label) >= self.threshold
-            cross_entropy = torch.where(sure, cross_entropy, 0)
-        return masked_mean(cross_entropy, mask)
+            weight = weight * (label_probability(reference.detach(), label) >= self.threshold)
+        return weighted_cross_entropy(input, label, weight)
 
 
 class PseudoLabelDiceLoss(_Loss):

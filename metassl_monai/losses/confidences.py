@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 __all__ = ["CONFIDENCES", "label_probability", "mean_absolute_deviation", "standard_deviation", "variance"]
@@ -12,7 +13,12 @@ __all__ = ["CONFIDENCES", "label_probability", "mean_absolute_deviation", "stand
 
 def at_least_float(x: Tensor) -> Tensor:
     """Half precision is too coarse for sums over voxels: compute in float32, or in float64 where that comes in."""
-    return x.float() if x.element_size() < 4 else x
+    return x.to(sum_dtype(x))
+
+
+def sum_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of :func:`at_least_float`."""
+    return torch.float32 if x.element_size() < 4 else x.dtype
 
 
 def label_probability(logits: Tensor, label: Tensor) -> Tensor:

@@ -43,6 +43,14 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     return torch.where(inside, values, 0).sum() / inside.sum().clamp_min(1)
 
 
+def mean_weight(like: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Weight of every voxel in a mean where ``mask`` is non-zero: weighted sums are :func:`masked_mean`."""
+    if mask is None:
+        return torch.full((1,) * like.ndim, 1 / like.numel(), dtype=dtype, device=like.device).expand(like.shape)
+    inside = (mask != 0).to(dtype)
+    return inside / inside.sum().clamp_min(1)
+
+
 def soft_dice(
     logits: Tensor,
     target: Tensor,

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .functional import cross_entropy_map, hard_label, soft_dice
+from .confidences import sum_dtype
+from .cross_entropy_dice import cross_entropy_and_dice, weighted_cross_entropy
+from .functional import hard_label
 from .region_accuracy import RegionAccuracyWeights
 from .region_weighted import RegionWeightedLoss, weight_map
 from .regions import Region
@@ -109,9 +111,8 @@ class MetaSSLUnlabeledLoss(RegionWeightedLoss):
         check_shapes(input, self.partition.num_classes, reference, label=label, mask=mask)
         label = hard_label(reference, label)
         regions = self.partition(reference, hard_label(input, None), label, mask)
-        cross_entropy = cross_entropy_map(input, label)
-        weight = self.normalized_weights(regions, label, mask, cross_entropy.dtype)
-        return self.scale * (weight * cross_entropy).sum()
+        weight = self.normalized_weights(regions, label, mask, sum_dtype(input))
+        return self.scale * weighted_cross_entropy(input, label, weight)
 
     @torch.no_grad()
     def measure(
@@ -254,13 +255,13 @@ class MetaSSLLabeledLoss(RegionWeightedLoss):
         check_shapes(input, self.partition.num_classes, reference, target=target, label=label, mask=mask)
         judge, judge_label, other = self._judged(input, target, reference, label)
         regions = self.partition(judge, other, judge_label, mask)
-        cross_entropy = cross_entropy_map(input, target)
-        weight = self.normalized_weights(regions, judge_label, mask, cross_entropy.dtype)
-        loss = (weight * cross_entropy).sum()
+        weight = self.normalized_weights(regions, judge_label, mask, sum_dtype(input))
         if self.dice:
             # Dice weighs with the plain weights: the normalizer would only change what eps means
-            plain = weight_map(self.region_weights().to(cross_entropy.dtype), regions, mask)
-            loss = loss + soft_dice(input, target, plain)
+            plain = weight_map(self.region_weights().to(weight.dtype), regions, mask)
+            loss = sum(cross_entropy_and_dice(input, target, weight, plain))
+        else:
+            loss = weighted_cross_entropy(input, target, weight)
         if self.training and self.accuracies_of is not None:
             self.accuracies_of.measure(input, target, reference, label, mask)
         loss = self.scale * (ramp if self.ramped else 1.0) * loss

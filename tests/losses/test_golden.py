@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from metassl_monai.losses import AdaptiveThreshold, FixedThreshold, MetaSSLLabeledLoss, MetaSSLUnlabeledLoss, Region
+from metassl_monai.losses import (
+    AdaptiveThreshold,
+    FixedThreshold,
+    MetaSSLLabeledLoss,
+    MetaSSLUnlabeledLoss,
+    Region,
+    cross_entropy_dice,
+)
 from metassl_monai.losses import functional as F
 
 REFERENCE = [(0.9, 0.1), (0.6, 0.4), (0.2, 0.8), (0.45, 0.55)]
@@ -92,7 +99,8 @@ def test_labeled_regions_and_total_weight():
 
 
 def test_labeled_terms_as_printed_without_eps(monkeypatch):
-    monkeypatch.setattr(F, "DICE_SMOOTH", 0.0)
+    for module in (F, cross_entropy_dice):
+        monkeypatch.setattr(module, "DICE_SMOOTH", 0.0)
     total = labeled()(prediction, target, reference).item()
     dice = F.soft_dice(prediction, target, torch.tensor(LABELED_WEIGHTS).double().reshape(1, 1, 2, 2)).item()
     assert dice == pytest.approx(0.4254592, abs=1e-7)

@@ -34,6 +34,7 @@ from metassl_monai.losses import (
 )
 from metassl_monai.losses import backbone as backbone_module
 from metassl_monai.losses import metassl as metassl_module
+from metassl_monai.losses.cross_entropy_dice import cross_entropy_and_dice
 
 METASSL: dict[str, Callable[[int], nn.Module]] = {
     "unlabeled": MetaSSLUnlabeledLoss,
@@ -459,12 +460,17 @@ def test_the_input_as_its_own_reference_is_detached(build):
 
 def silence(monkeypatch: pytest.MonkeyPatch, term: str | None) -> None:
     """Make one term of the losses a constant zero."""
-    if term == "dice":
-        for module in (metassl_module, backbone_module):
-            monkeypatch.setattr(module, "soft_dice", lambda logits, *_, **__: 0 * logits.detach().sum())
-    if term == "cross-entropy":
-        for module in (metassl_module, backbone_module):
-            monkeypatch.setattr(module, "cross_entropy_map", lambda logits, _: 0 * logits.detach()[:, :1])
+    if term is None:
+        return
+    position = ("cross-entropy", "dice").index(term)
+
+    def silenced(logits, *rest):
+        parts = list(cross_entropy_and_dice(logits, *rest))
+        parts[position] = 0 * logits.detach().sum()
+        return tuple(parts)
+
+    for module in (metassl_module, backbone_module):
+        monkeypatch.setattr(module, "cross_entropy_and_dice", silenced)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weighted cross-entropy and weighted soft Dice of the same logits, with a gradient written by hand.
+
+Both need one softmax, and their gradients are that softmax times a number a voxel and class. Autograd would take the
+softmax twice, keep both, and add up two gradients. The plain forms are :func:`cross_entropy_map` and :func:`soft_dice`,
+which are used where this is compiled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .class_maps import class_sums
+from .confidences import at_least_float
+from .functional import DICE_SMOOTH, cross_entropy_map, soft_dice
+
+__all__ = ["cross_entropy_and_dice", "weighted_cross_entropy"]
+
+
+def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """``sum(weight * -log softmax(logits)[target])``.
+
+    Args:
+        logits: ``(B, C, *spatial)``.
+        target: class indices, ``(B, 1, *spatial)``, any dtype.
+        weight: of each voxel, ``(B, 1, *spatial)``; receives no gradient.
+
+    Returns:
+        A scalar, at least float32. It can be differentiated once.
+    """
+    if torch.compiler.is_compiling():
+        return (weight * cross_entropy_map(logits, target)).sum()
+    return _CrossEntropyDice.apply(at_least_float(logits), target.long(), weight, None, False, None)[0]
+
+
+def cross_entropy_and_dice(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    dice_weight: Tensor | None,
+    squared: bool = False,
+    include_background: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """:func:`weighted_cross_entropy` and ``soft_dice(logits, target, dice_weight, squared, include_background)``."""
+    if torch.compiler.is_compiling():
+        dice = soft_dice(logits, target, dice_weight, squared, include_background)
+        return (weight * cross_entropy_map(logits, target)).sum(), dice
+    inputs = at_least_float(logits), target.long(), weight, dice_weight
+    return _CrossEntropyDice.apply(*inputs, squared, include_background)
+
+
+class _CrossEntropyDice(torch.autograd.Function):
+    """Without Dice where ``include_background`` is None."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor,
+        dice_weight: Tensor | None,
+        squared: bool,
+        include_background: bool | None,
+    ) -> tuple[Tensor, Tensor]:
+        p = logits.log_softmax(dim=1)
+        cross_entropy = p.gather(1, target).neg_()
+        loss = (weight * cross_entropy).sum()
+        p = p.exp_()
+        dice, terms = torch.zeros_like(loss), []
+        if include_background is not None:
+            hit = cross_entropy.neg_().exp_()
+            dice, terms = _dice(p, hit, target, dice_weight, squared, include_background)
+        ctx.squared, ctx.with_dice = squared, include_background is not None
+        few = p.shape[1] <= 255
+        ctx.save_for_backward(p, target.to(torch.uint8) if few else target, weight, dice_weight, *terms)
+        return loss, dice
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, loss_gradient: Tensor, dice_gradient: Tensor) -> tuple[Tensor | None, ...]:
+        p, target, weight, dice_weight, *terms = ctx.saved_tensors
+        target = target.long()
+        everywhere, at_target = loss_gradient * weight, -loss_gradient * weight
+        if ctx.with_dice:
+            # d dice / d p is `slope` at the target plus `pull` (times 2p where it is squared) everywhere
+            slope, pull = (dice_gradient * term for term in terms)
+            pull = pull.view(1, -1, *[1] * (p.ndim - 2))
+            gradient = p * (2 * pull) if ctx.squared else pull.expand_as(p)
+            aimed = slope.take(target) * p.gather(1, target)
+            # what softmax takes off every class: the mean of the derivatives over the classes
+            mean = (gradient * p).sum(dim=1, keepdim=True).add_(aimed)
+            if dice_weight is not None:
+                gradient, aimed, mean = gradient * dice_weight, aimed * dice_weight, mean * dice_weight
+            gradient = (gradient + (everywhere - mean)).mul_(p)
+            at_target = at_target + aimed
+        else:
+            gradient = p * everywhere
+        return gradient.scatter_add_(1, target, at_target), None, None, None, None, None
+
+
+def _dice(
+    p: Tensor, hit: Tensor, target: Tensor, weight: Tensor | None, squared: bool, include_background: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """Soft Dice loss, and its derivatives by the hits and by the sizes of the classes."""
+    voxels, classes = [0, *range(2, p.ndim)], p.shape[1]
+    size_of_p = p.square() if squared else p
+    if weight is None:
+        size_of_p, sizes = size_of_p.sum(dim=voxels), class_sums(torch.ones_like(hit), target, classes)
+    else:
+        size_of_p, sizes = (size_of_p * weight).sum(dim=voxels), class_sums(weight, target, classes)
+        hit = hit * weight
+    numerator = 2 * class_sums(hit, target, classes) + DICE_SMOOTH
+    denominator = sizes + size_of_p + DICE_SMOOTH
+    counted = torch.ones_like(numerator)
+    if not include_background:
+        counted = counted * (torch.arange(classes, device=p.device) > 0)
+    share = counted / (classes if include_background else classes - 1)
+    dice = 1 - (share * numerator / denominator).sum()
+    return dice, [-2 * share / denominator, share * numerator / denominator.square()]
