@@ -20,7 +20,7 @@ from typing import Any
 from trainings import Cell, Farm, read_cells, result_file
 
 HERE = Path(__file__).parent
-SCORING_SECONDS, REPORT_SECONDS, ENDING_SECONDS = 70, 20, 8
+SCORING_SECONDS, REPORT_SECONDS, ENDING_SECONDS = 60, 20, 8
 PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "nibabel", "scipy", "mlflow", "itk")
 TABLE = ("experiment", "row", "labeled", "subset", "seed", "status", "iterations", "minutes")
 
