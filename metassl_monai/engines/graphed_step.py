@@ -80,7 +80,9 @@ class GraphedStep:
             with torch.cuda.graph(graph, stream=self.stream):
                 # an object in place of the number, so that whatever reckons with it fails
                 self.result = self.compute(self.batch, object())
-        except (TypeError, RuntimeError) as error:
+        except TypeError:
+            raise self._refusal(self.method, "it reckons with the number of the step") from None
+        except RuntimeError as error:
             raise self._refusal(self.method, str(error).strip().split("\n")[0]) from None
         finally:
             self.method.ramp = self.plain_ramp

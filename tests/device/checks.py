@@ -161,26 +161,29 @@ def check_training(names: list[str], data: str, datalist: Path, out: Path, **ove
 
 
 def check_graph(data: str, datalist: Path, out: Path) -> dict[str, Any]:
-    """A step that is one CUDA graph trains as one that is not, and waits for nothing: without dropout, in float32."""
+    """A step that is one CUDA graph waits for nothing and trains as one that is not, up to what a repetition differs by.
+
+    Without dropout and in float32; kernels that add in any order make two trainings drift apart.
+    """
     if not CUDA:
         return {}
-    still = {"amp": False, "network_def::dropout": [0.0] * 5, "iterations": 12, "iterations_per_epoch": 12}
+    still = {"amp": False, "network_def::dropout": [0.0] * 5, "iterations": 8, "iterations_per_epoch": 8}
     weights = []
-    for graph in (False, True):
-        run = out / str(graph)
-        training = workflow(["cps", "device_data"], data, datalist, run, **{**SIZES, **still, "cuda_graph": graph})
+    for number, graph in enumerate((False, False, True)):
+        run, names = out / str(number), ["supervised", "plain", "device_data"]
+        training = workflow(names, data, datalist, run, **{**SIZES, **still, "cuda_graph": graph})
         trainer = training.parser.get_parsed_content("train::trainer")
         if graph:  # from the first replay to the last iteration but one, which ends the epoch
-            for iteration, mode in ((5, "error"), (11, "default")):
+            for iteration, mode in ((5, "error"), (7, "default")):
                 event = Events.ITERATION_STARTED(once=iteration)
                 trainer.add_event_handler(event, torch.cuda.set_sync_debug_mode, mode)
         training.run()
-        weights.append(torch.load(run / "models" / "model.pt", weights_only=True))
-    plain, graphed = weights
-    real = [key for key, value in plain.items() if value.is_floating_point()]
-    errors = [((graphed[k] - plain[k]).norm() / plain[k].norm().clamp(min=1e-12)).item() for k in real]
-    assert max(errors) < 1e-3, max(errors)
-    return {"largest_relative_difference": max(errors)}
+        state = torch.load(run / "models" / "model.pt", weights_only=True)
+        weights.append(torch.cat([value.flatten() for value in state.values() if value.is_floating_point()]))
+    plain, again, graphed = weights
+    found = {name: ((one - plain).norm() / plain.norm()).item() for name, one in (("again", again), ("graph", graphed))}
+    assert found["graph"] < 1e-5 + 3 * found["again"], found
+    return found
 
 
 def check_recorded(name: str, data: str, datalist: Path, out: Path) -> dict[str, Any]:
