@@ -3,8 +3,8 @@
 
     python tests/benchmarks/inference.py --images LA --ckpt runs/model.pt --overlay la_small --timed 4 --out speed.json
 
-All volumes below ``--images`` (``CASE/lgemri.nrrd``, ``CASE/laendo.nrrd``) are counted; the last ``--timed`` of them, in
-the order of names, are segmented both ways by one trained network, on the CPU. Windows have the published size.
+All volumes below ``--images`` (``CASE/lgemri.nrrd``, ``CASE/laendo.nrrd``) are counted; the last ``--timed`` of them,
+in the order of names, are segmented both ways by one trained network, on the CPU. Windows have the published size.
 """
 
 from __future__ import annotations
