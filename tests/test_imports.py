@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import metassl_monai
+from metassl_monai.files import write_json
 
 PACKAGE = Path(metassl_monai.__file__).parent
 NAME = "metassl_monai"
@@ -222,6 +226,63 @@ def test_import_of_the_package_is_light() -> None:
 @pytest.mark.skipif(not (PACKAGE / "cli.py").exists(), reason="the command is not written yet")
 def test_import_of_the_command_is_light() -> None:
     assert loaded_by(f"{NAME}.cli") & {"torch", "monai", "mlflow", "itk", "ignite"} == set()
+
+
+HEAVY = {"torch", "monai", "mlflow", "itk", "ignite", "skimage", "sklearn", "pandas", "nibabel"}
+"""What takes seconds to import, MONAI with all that it imports itself, or is of no use where no image is read."""
+
+COMMAND = """
+import sys
+from metassl_monai.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print(*sorted({name.split(".")[0] for name in sys.modules}))
+"""
+
+
+def loaded_by_command(*arguments: object) -> set[str]:
+    """Top-level packages in a fresh interpreter after a whole command."""
+    code = f"import sys\nsys.argv = {['metassl', *map(str, arguments)]!r}{COMMAND}"
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.splitlines()[-1].split())
+
+
+COMMANDS = ("demo", "prepare", "check", "train", "infer", "suggest", "evaluate", "compare", "report", "experiment")
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS, "bundle"])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    assert loaded_by_command(*command.split(), "--help") & (HEAVY | {"numpy", "scipy", "matplotlib"}) == set()
+
+
+def test_commands_that_read_no_image_import_nothing_heavy(tmp_path: Path, write_la: Callable[..., Path]) -> None:
+    write_la(tmp_path / "la", ["06SR5RBREL16DQ6M8LWS", "0RZDK210BSMWAA6467LU"], shape=(8, 8, 8))
+    prepare = ("prepare", "la", "--source", tmp_path / "la", "--labeled", 1, "--out", tmp_path / "datalist.json")
+    rows = [{"case": name, "subject": name, "structure": "mean", "dice": 0.5} for name in ("a", "b", "c")]
+    for name in ("one", "two"):
+        write_json(tmp_path / name / "metrics.json", {"cases": rows})
+    compare = ("compare", tmp_path / "one", tmp_path / "two", "--metric", "dice")
+    copy = ("bundle", "phantom_segmentation", "--out", tmp_path)
+    for arguments in (prepare, compare, copy, ("bundle",)):
+        assert loaded_by_command(*arguments) & HEAVY == set(), arguments[0]
+    assert len(json.loads((tmp_path / "datalist.json").read_text())["labeled"]) == 1
+    assert (tmp_path / "phantom_segmentation" / "configs" / "train.json").is_file()
+
+
+@pytest.mark.parametrize("room", ["data", "apps"])
+def test_names_that_are_imported_late_are_the_objects_of_their_modules(room: str) -> None:
+    """A function must not give way to a module of its name, nor a wrong name to silence."""
+    package = importlib.import_module(f"{NAME}.{room}")
+    for name in package.__all__:
+        assert not isinstance(getattr(package, name), types.ModuleType), name
+        assert getattr(package, name) is getattr(package, name)
+    modules = {file.stem for file in (PACKAGE / room).glob("*.py")}
+    assert modules & set(package.__all__) == set()
+    with pytest.raises(AttributeError, match=f"module '{NAME}.{room}' has no attribute 'nothing'"):
+        _ = package.nothing
 
 
 def test_import_of_the_losses_needs_torch_alone() -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import metassl_monai
 
-from .command_line import check_command_line
 from .errors import UserError
 from .writable import check_writable
 
@@ -86,6 +85,8 @@ def run_bundle(run_id: str, configs: Sequence[Path], arguments: Sequence[str] = 
     Raises:
         UserError: with the unknown id, or with the exit status of the command when it fails.
     """
+    from .command_line import check_command_line
+
     command = bundle_command(run_id, configs, arguments)
     # MONAI ends in a traceback at an id inside an unknown one before a check of the bundle's own could run
     check_command_line(["monai/bundle/__main__.py", *command[3:]])

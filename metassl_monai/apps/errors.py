@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from monai.apps.utils import get_logger
-
-from metassl_monai.data import Problem
+if TYPE_CHECKING:
+    from metassl_monai.data import Problem
 
 __all__ = [
     "UserError",
@@ -109,6 +109,8 @@ def tell_root_cause(kind: type[BaseException], error: BaseException, trace: Trac
 
 def silence_mistakes() -> None:
     """Keep engines from logging a mistake, with its traceback, that :func:`tell_root_cause` is going to tell."""
+    from monai.apps.utils import get_logger
+
     statistics = get_logger("monai.handlers.StatsHandler")  # passes nothing on to the handlers of the root
     for place in (statistics, *logging.getLogger().handlers):
         place.addFilter(_tells_no_mistake)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metassl_monai.data import READERS, check_datalist, write_datalist
+from metassl_monai.data import READERS, write_datalist
 
 from .errors import UserError
 from .writable import check_writable_file
@@ -109,6 +109,8 @@ def report_problems(datalist: Path, dataset_dir: Path) -> None:
     Raises:
         UserError: with their number, when there are any.
     """
+    from metassl_monai.data import check_datalist
+
     problems = check_datalist(datalist, dataset_dir, progress=True)
     for problem in problems:
         sys.stdout.write(f"{problem.file}: {problem.cause}\n    remedy: {problem.remedy}\n")

@@ -4,32 +4,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .abdomenct1k import prepare_abdomenct1k
 from .acdc import prepare_acdc
 from .brats2019 import prepare_brats2019
-from .check import Problem, check_datalist, check_images
 from .datalist import DatalistError, load_datalist, names_ignore, read_datalist, validate_datalist, write_datalist
 from .device_dataset import DeviceDataset
 from .digestpath import prepare_digestpath
-from .heart_box import labeled_box
 from .la import prepare_la
 from .orientation import reoriented
 from .pancreas_ct import prepare_pancreas_ct
-from .phantom import make_phantom
-from .predictions import SavePredictiond, prediction_mistakes, prediction_path
-from .reading import (
-    LabelClassesd,
-    ScanReader,
-    case_loading,
-    datalist_orientation,
-    network_orientation,
-    read_label,
-    read_scan,
-)
-from .slices import SliceDataset
-from .tiles import TileDataset
+
+if TYPE_CHECKING:
+    from .check import Problem, check_datalist, check_images
+    from .heart_box import labeled_box
+    from .phantom import make_phantom
+    from .predictions import SavePredictiond, prediction_mistakes, prediction_path
+    from .reading import (
+        LabelClassesd,
+        ScanReader,
+        case_loading,
+        datalist_orientation,
+        network_orientation,
+        read_label,
+        read_scan,
+    )
+    from .slices import SliceDataset
+    from .tiles import TileDataset
+else:
+
+    def __getattr__(name: str) -> Any:
+        # importing MONAI takes seconds, which writing a datalist need not wait for
+        if name in __all__:
+            for module in ("check", "heart_box", "phantom", "predictions", "reading", "slices", "tiles"):
+                found = vars(import_module(f".{module}", __name__))
+                if name in found:
+                    return found[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "READERS",

@@ -14,7 +14,6 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from monai.transforms import MapLabelValue
 
 from metassl_monai.ignore import IGNORE
 
@@ -113,6 +112,8 @@ def label_classes(label: np.ndarray, datalist: Mapping[str, Any], file: str | os
         raise ValueError(f"{os.fspath(file)}: {mistake[0]}; {mistake[1]}")
     if "label_values" not in datalist and "ignore" not in datalist:
         return label.astype(np.int32)
+    from monai.transforms import MapLabelValue
+
     classes = classes_by_value(datalist)
     return np.asarray(MapLabelValue([*classes], [*classes.values()], np.int32)(label))
 

@@ -7,10 +7,10 @@ It names, such as ``"RAS"``, to where the axes point after both were reoriented 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from monai.data import MetaTensor
-from monai.transforms import Orientation
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
 
 __all__ = ["AXES", "orientation_mistakes", "reoriented"]
 
@@ -35,12 +35,15 @@ def reoriented(image: MetaTensor, codes: str | None) -> MetaTensor:
 
     Example:
         >>> import torch
+        >>> from monai.data import MetaTensor
         >>> image = MetaTensor(torch.arange(2.0).reshape(2, 1, 1), affine=torch.eye(4))
         >>> reoriented(image, "LAS").flatten().tolist()
         [1.0, 0.0]
     """
     if codes is None:
         return image
+    from monai.transforms import Orientation
+
     turn = Orientation(axcodes=codes, labels=AXES)
     turned: MetaTensor = turn(image) if image.ndim == 4 else turn(image[None])[0]  # type: ignore[assignment]
     return turned

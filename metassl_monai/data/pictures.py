@@ -6,9 +6,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from monai.data import MetaTensor
 from PIL import Image
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
 
 __all__ = ["MAX_PIXELS", "first_channel", "is_picture", "large_pictures"]
 
@@ -51,6 +54,7 @@ def first_channel(label: MetaTensor) -> MetaTensor:
 
     Example:
         >>> import torch
+        >>> from monai.data import MetaTensor
         >>> first_channel(MetaTensor(torch.zeros(4, 5, 3), meta={"original_channel_dim": -1})).shape
         torch.Size([4, 5])
     """

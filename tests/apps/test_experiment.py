@@ -37,7 +37,7 @@ TINY = {
     "overrides": {
         "features": [4, 8, 16, 32, 64],
         "patch_size": [32, 32, 32],
-        "strides": [32, 32, 32],
+        "overlap": 0.0,
         "iterations": 1,
         "device": "$torch.device('cpu')",
     },

@@ -39,7 +39,7 @@ TINY = {
     "overrides": {
         "features": [4, 8, 16, 32, 64],
         "patch_size": [32, 32, 32],
-        "strides": [32, 32, 32],
+        "overlap": 0.0,
         "iterations": 1,
         "metassl_losses::beta": 2,
         "check_data": False,
@@ -140,7 +140,7 @@ def test_the_inference_has_the_sizes_of_the_experiment_and_nothing_of_the_traini
         (folder / "out" / "tiny" / "supervised-plain_1_0_7" / "inference_overrides.json").read_text()
     )
     assert overrides == {
-        key: TINY["overrides"][key] for key in ("features", "patch_size", "strides", "check_data", "device")
+        key: TINY["overrides"][key] for key in ("features", "patch_size", "overlap", "check_data", "device")
     }
     cell, cml = read_experiment(
         write(tmp_path, rows=[TINY["rows"][0], CML], methods={"cml": {"inference": ["mean_of_two"]}})

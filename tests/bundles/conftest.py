@@ -38,7 +38,7 @@ TINY = {
     "device": "$torch.device('cpu')",
     "amp": False,
 }
-CUBES = {"patch_size": [32, 32, 32], "strides": [32, 32, 32]}
+CUBES = {"patch_size": [32, 32, 32]}
 SIZE = {LA: CUBES, BRATS: CUBES, PANCREAS: CUBES}
 DATA = {LA: "la", ABDOMEN: "abdomenct1k", BRATS: "brats2019", PANCREAS: "pancreas_ct", DIGESTPATH: "digestpath"}
 

@@ -97,7 +97,7 @@ def test_inference_needs_only_our_networks_and_readers(bundle):
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_training_and_inference_build_the_same_network_on_the_same_images(bundle):
     train, inference = read(bundle, "train"), read(bundle, "inference")
-    size = ("spatial_size",) if "spatial_size" in train else ("patch_size", "strides", "overlap")
+    size = ("spatial_size",) if "spatial_size" in train else ("patch_size", "overlap", "window_weights")
     for key in ("labels", "num_classes", *size, "features", "network_def"):
         assert train[key] == inference[key], key
     assert train["validate"]["inferer"] == inference["inferer"]
@@ -177,7 +177,7 @@ LA, BRATS, PANCREAS = (f"{name}_segmentation" for name in ("la_atrium_mri", "bra
 )
 def test_windows_come_at_the_strides_of_the_config(bundle, strides):
     """The naive overlap, 1 - stride / side, gives windows of 96 at stride 16 a stride of 15."""
-    parser = ConfigParser(read(bundle, "inference"))
+    parser = ConfigParser({**read(bundle, "inference"), **read(bundle, "paper_strides")})
     parser["strides"] = strides
     patch, overlap = parser.get_parsed_content("patch_size"), parser.get_parsed_content("overlap")
     assert _get_scan_interval((500, 500, 500), patch, 3, overlap) == tuple(strides)

@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 
 from metassl_monai.apps.errors import user_mistake
 from metassl_monai.apps.preflight import check_inference, check_volumes
-from metassl_monai.apps.run_record import _Walk
+from metassl_monai.apps.run_settings import _Walk
 from metassl_monai.data import (
     SavePredictiond,
     case_loading,
