@@ -51,8 +51,8 @@ class TrainingCheckpoint:
         keep: keep the checkpoints of a run that is complete; those of a first stage go when its network is there.
 
     Raises:
-        CheckpointError: when the run starts, if both files are damaged or the one to go on from was made with something else, or another
-            process trains in this folder.
+        CheckpointError: when the run starts, if both files are damaged or the one to go on from was made with
+            something else, or another process trains in this folder.
         NotFiniteError: instead of saving weights that are not finite.
     """
 
