@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from ignite.engine import Engine, Events
+from ignite.engine.events import EventEnum
 
 from metassl_monai.files import atomic_write, remove_leftovers
 from metassl_monai.finite import refuse_not_finite
@@ -20,10 +21,18 @@ from .ranks import is_first_rank
 from .record import LENGTH, record_differences
 from .termination import stop_at_safe_points
 
-__all__ = ["CheckpointError", "TrainingCheckpoint"]
+__all__ = ["SAVING", "CheckpointError", "TrainingCheckpoint"]
 
 _logger = logging.getLogger(__name__)
 _BEST = ("best_metric", "best_metric_epoch")
+
+
+class _CheckpointEvents(EventEnum):
+    SAVING = "saving"
+
+
+SAVING = _CheckpointEvents.SAVING
+"""Fired before a checkpoint is written, for what is recorded elsewhere and must not lack an epoch that is done."""
 
 
 class TrainingCheckpoint:
@@ -81,6 +90,7 @@ class TrainingCheckpoint:
 
     def attach(self, engine: Engine) -> None:
         """Register on ``STARTED``, ``EPOCH_COMPLETED`` and ``COMPLETED``."""
+        engine.register_events(SAVING)
         engine.add_event_handler(Events.STARTED, self.claim)
         engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
@@ -174,6 +184,7 @@ class TrainingCheckpoint:
         if self.record is not None:
             checkpoint["record"] = dict(self.record)
         refuse_not_finite(engine.unwrapped_method.state_dict(), f"iteration {engine.state.iteration}")
+        engine.fire_event(SAVING)
         previous = previous_checkpoint(self.path)
         with atomic_write(self.path, "wb", keep=previous if self.whole else None) as file:
             torch.save(checkpoint, file)

@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler
 from monai.utils import path_to_sqlite_uri
 
+from .checkpoint import SAVING
 from .termination import stop_at_safe_points
 from .tracked_run import TrackedRun, opening
 
@@ -29,11 +30,12 @@ class SafeMLFlowHandler(MLFlowHandler):
     wait for each other.
 
     With ``close_on_complete`` a run that ends by an exception is marked as failed, and one that is interrupted or
-    terminated as killed.
+    terminated as killed. An epoch is sent before its checkpoint is written, since a training that is killed in between
+    would not do it again.
 
     Args:
         run_file: JSON file that remembers the run, beside the checkpoint; ``None`` remembers nothing.
-        resume: go on in the run that ``run_file`` names; a training that is finished already is left as it is.
+        resume: go on in the run that ``run_file`` names; one that is finished already is left as it is.
         kwargs: the arguments of ``monai.handlers.MLFlowHandler``.
     """
 
@@ -42,6 +44,7 @@ class SafeMLFlowHandler(MLFlowHandler):
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         self.failed = False
         self.repeating = False
+        self.sent: int | None = None
         self.remembered = TrackedRun(run_file) if run_file is not None else None
         self.resume = resume
         if self.remembered is not None and resume:
@@ -58,19 +61,26 @@ class SafeMLFlowHandler(MLFlowHandler):
         """Register the events, unless the tracking server could not be reached at all."""
         if not self.failed:
             super().attach(engine)
+            if self.epoch_log is True and engine.has_registered_events(SAVING):
+                engine.add_event_handler(SAVING, self.send_before_saving)
             if self.close_on_complete:
                 engine.add_event_handler(Events.EXCEPTION_RAISED, self.end_early)
 
     def start(self, engine: Engine) -> None:
         """Open the run and send the files that are there already."""
-        if engine.state.max_epochs is not None and engine.state.epoch >= engine.state.max_epochs and self.resume:
-            return  # the training was finished before, and so was its run
-        self._guard(self._start, engine)
+        complete = engine.state.max_epochs is not None and engine.state.epoch >= engine.state.max_epochs and self.resume
+        self._guard(self._close_left_open if complete else self._start, engine)
         self._guard(self._send_files)
 
     def epoch_completed(self, engine: Engine) -> None:
         """Send the metrics of an epoch, unless the run has them from before it was interrupted."""
-        self._guard(self._epoch_completed, engine)
+        if engine.state.epoch != self.sent:
+            self._guard(self._epoch_completed, engine)
+
+    def send_before_saving(self, engine: Engine) -> None:
+        """Send the metrics of an epoch whose checkpoint is about to be written."""
+        self.epoch_completed(engine)
+        self.sent = engine.state.epoch
 
     def iteration_completed(self, engine: Engine) -> None:
         """Send the metrics of an iteration."""
@@ -94,10 +104,20 @@ class SafeMLFlowHandler(MLFlowHandler):
         if self.remembered is not None and not self.cur_run:
             self._join()
         super().start(engine)
-        if self.remembered is not None:
-            self.remembered.write(self.place, self.cur_run.info.run_id)  # type: ignore[attr-defined]
         if self.close_on_complete:
             stop_at_safe_points(engine)
+
+    def _log_params(self, params: dict[str, Any]) -> None:
+        """Remember the run first: the start logs parameters as soon as it has one."""
+        if self.remembered is not None:
+            self.remembered.write(self.place, self.cur_run.info.run_id)  # type: ignore[attr-defined]
+        super()._log_params(params)
+
+    def _close_left_open(self, engine: Engine) -> None:
+        """Take the run of a training that was killed when its last epoch was done; a finished one is left alone."""
+        run = self.remembered.find(self.client, self.place) if self.remembered is not None else None
+        if run is not None and run.info.status == "RUNNING":
+            self.cur_run = run
 
     def _join(self) -> None:
         """Take the run that is remembered, or forget it."""
@@ -132,7 +152,7 @@ class SafeMLFlowHandler(MLFlowHandler):
 
     def _send_files(self) -> None:
         run: Any = self.cur_run
-        for path in self.artifacts:
+        for path in self.artifacts if run else ():
             if path and os.path.isfile(path):
                 self.client.log_artifact(run.info.run_id, path)
 

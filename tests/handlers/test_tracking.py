@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ignite.engine import Engine, Events
 
-from metassl_monai.handlers import SafeMLFlowHandler, SavedConfig, TrainingStatistics
+from metassl_monai.handlers import SafeMLFlowHandler, SavedConfig, TrainingCheckpoint, TrainingStatistics
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -232,6 +232,45 @@ def test_a_killed_run_is_taken_over_and_no_epoch_is_logged_twice(
     assert runs_of(empty) == [("RUNNING", [1, 2, 3])]
     track(make_run, remembering(empty, tmp_path, True, "a later time"), epochs=4, resume=True).train()
     assert runs_of(empty) == [("FINISHED", [1, 2, 3, 4])]
+
+
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_a_training_killed_after_a_checkpoint_lacks_no_epoch_and_is_finished(
+    epoch: int, empty: str, make_run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a bundle the tracking comes after the checkpoint, which has the epoch already."""
+
+    def saved_and_killed(self: TrainingCheckpoint, engine: Any) -> None:
+        save(self, engine)
+        if engine.state.epoch == epoch:
+            raise KeyboardInterrupt
+
+    def start(resume: bool) -> Any:
+        tracking = remembering(empty, tmp_path, resume, f"resume {resume}", close_on_complete=resume)
+        return make_run("supervised", 3, handlers=[TrainingStatistics()], last_handlers=[tracking], resume=resume)
+
+    save = TrainingCheckpoint.save
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingCheckpoint, "save", saved_and_killed)
+        with pytest.raises(KeyboardInterrupt):
+            start(False).train()
+    assert runs_of(empty) == [("RUNNING", [*range(1, epoch + 1)])]
+    start(True).train()
+    assert runs_of(empty) == [("FINISHED", [1, 2, 3])]
+
+
+def test_a_training_killed_at_its_start_has_one_run(
+    empty: str, make_run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.tracking.MlflowClient, "log_batch", kill)
+        with pytest.raises(KeyboardInterrupt):
+            track(make_run, remembering(empty, tmp_path, close_on_complete=False), epochs=1).train()
+    track(make_run, remembering(empty, tmp_path, True, "a later time"), epochs=1, resume=True).train()
+    assert runs_of(empty) == [("FINISHED", [1])]
 
 
 def test_a_training_that_starts_anew_in_the_folder_has_a_run_of_its_own(
