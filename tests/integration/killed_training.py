@@ -21,7 +21,16 @@ from metassl_monai.apps.bundles import bundle_command, bundle_path, config_files
 BUNDLE = bundle_path("phantom_segmentation")
 EPOCHS = 8
 TINY = [
-    *("--features", "[4,8,16,32,64]", "--spatial_size", "[32,32]", "--labeled_batch_size", "2", "--check_data", "False"),
+    *(
+        "--features",
+        "[4,8,16,32,64]",
+        "--spatial_size",
+        "[32,32]",
+        "--labeled_batch_size",
+        "2",
+        "--check_data",
+        "False",
+    ),
     *("--unlabeled_batch_size", "2", "--iterations", str(2 * EPOCHS), "--iterations_per_epoch", "2"),
     *("--phantom", "{'cases':6,'labeled':1,'validation':1,'test':1,'size':[32,32,3]}", "--picture_interval", "9999"),
 ]
