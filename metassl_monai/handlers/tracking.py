@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +20,11 @@ from .tracked_run import TrackedRun, opening
 
 __all__ = ["SafeMLFlowHandler"]
 
+_logger = logging.getLogger(__name__)
+
+_ASK_AGAIN = 600.0
+_failed_at: dict[str, float] = {}  # seconds by server
+
 
 class SafeMLFlowHandler(MLFlowHandler):
     """MONAI's ``MLFlowHandler``, whose failures are one warning: a lost server costs the tracking, not the training.
@@ -26,8 +32,8 @@ class SafeMLFlowHandler(MLFlowHandler):
     After the first failure nothing more is sent. Artifacts that are files are sent when the run starts, too, so that
     an interrupted run has its config. A request is tried three times of 10 s, unless
     ``MLFLOW_HTTP_REQUEST_MAX_RETRIES`` and ``MLFLOW_HTTP_REQUEST_TIMEOUT`` say otherwise: MLflow's own eight tries of
-    two minutes would hold the training up. Processes that open one SQLite file
-    wait for each other.
+    two minutes would hold the training up. A server that has failed is not asked again within ten minutes, so that the
+    handlers of trainer and validator do not both wait for it. Processes that open one SQLite file wait for each other.
 
     With ``close_on_complete`` a run that ends by an exception is marked as failed, and one that is interrupted or
     terminated as killed. An epoch is sent before its checkpoint is written, since a training that is killed in between
@@ -45,6 +51,7 @@ class SafeMLFlowHandler(MLFlowHandler):
         self.failed = False
         self.repeating = False
         self.sent: int | None = None
+        self.place = ""
         self.remembered = TrackedRun(run_file) if run_file is not None else None
         self.resume = resume
         if self.remembered is not None and resume:
@@ -68,6 +75,11 @@ class SafeMLFlowHandler(MLFlowHandler):
 
     def start(self, engine: Engine) -> None:
         """Open the run and send the files that are there already."""
+        if time.monotonic() - _failed_at.get(self.place, -_ASK_AGAIN) < _ASK_AGAIN:
+            self.failed = True
+            if self.close_on_complete:  # the training's own handler, at the start of a later run
+                _logger.warning("MLflow tracking is off for this run: %s has failed a short time ago", self.place)
+            return
         complete = engine.state.max_epochs is not None and engine.state.epoch >= engine.state.max_epochs and self.resume
         self._guard(self._close_left_open if complete else self._start, engine)
         self._guard(self._send_files)
@@ -163,6 +175,8 @@ class SafeMLFlowHandler(MLFlowHandler):
             call(*args, **kwargs)
         except Exception as error:  # whatever a server, a database or a missing package throws: training goes on
             self.failed = True
-            logging.getLogger(__name__).warning(
+            if self.place.startswith("http"):
+                _failed_at[self.place] = time.monotonic()
+            _logger.warning(
                 "MLflow tracking is off from here on, the run goes on without it: %s: %s", type(error).__name__, error
             )

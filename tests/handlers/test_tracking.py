@@ -6,7 +6,10 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import os
+import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,6 +146,48 @@ def test_unreachable_server_costs_one_warning_and_not_the_run(
     assert tracking.failed
     assert len(warnings_of(caplog)) == 1
     assert run.trainer.state.iteration == 3
+
+
+@pytest.fixture
+def silent_server() -> Any:
+    """A server that takes connections and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(64)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_server_that_never_answers_holds_a_training_for_its_first_request_alone(
+    silent_server: str,
+    make_run: Callable,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    start = time.monotonic()
+    run = track(make_run, remembering(silent_server, tmp_path), epochs=2)
+    remembering(silent_server, tmp_path, True, close_on_complete=False).attach(run.evaluator)
+    run.train()
+    assert 4 < time.monotonic() - start < 20  # two tries of 2 s, a pause between them and the training
+    assert run.trainer.state.epoch == 2
+    assert len(warnings_of(caplog)) == 1
+    assert "MLflow tracking is off from here on" in warnings_of(caplog)[0]
+    start = time.monotonic()
+    track(make_run, remembering(silent_server, tmp_path), epochs=3, folder="again").train()
+    assert time.monotonic() - start < 4
+    assert "has failed a short time ago" in warnings_of(caplog)[1]
+
+
+def test_time_limits_are_set_where_the_user_has_set_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")
+    for given, expected in ((("7", "77"), ["7", "77"]), (None, ["2", "10"])):
+        for name, value in zip(names, given or ("", ""), strict=True):
+            monkeypatch.setenv(name, value)
+            if given is None:
+                monkeypatch.delenv(name)
+        handler("http://127.0.0.1:9")
+        assert [os.environ[name] for name in names] == expected
 
 
 def test_interrupt_is_not_swallowed(database: str, make_run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
