@@ -12,16 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["atomic_write", "nan_for_null", "null_for_nan", "write_json"]
+__all__ = ["atomic_write", "nan_for_null", "null_for_nan", "remove_leftovers", "write_json"]
 
 
 @contextmanager
-def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
+def atomic_write(path: str | Path, mode: str = "w", keep: str | Path | None = None) -> Iterator[IO]:
     """Open a temporary file beside ``path`` for writing, sync it, and rename it to ``path`` on success.
 
     Args:
         path: the file to write; its folder is created.
         mode: ``"w"`` for text (UTF-8), ``"wb"`` for bytes.
+        keep: where the file that was at ``path`` goes; left out, the new one replaces it.
 
     Example::
 
@@ -44,10 +45,23 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def remove_leftovers(folder: str | Path, suffix: str) -> None:
+    """Remove the temporary files of `atomic_write` whose process was killed; nobody else may be writing there.
+
+    Args:
+        folder: where they lie.
+        suffix: what the names of the files to write end with.
+    """
+    for file in Path(folder).glob(f".*{suffix}.????????"):  # as mkstemp names them
+        file.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,28 @@ ROOT = Path(__file__).parents[1]
 # One thread a test process: the suite runs in parallel, and tiny tensors gain nothing from more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture
+def differences():
+    """Paths at which two nested states are not equal bit for bit."""
+    import torch
+
+    def find(first, second, path=""):
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            if list(first) != list(second):
+                return [f"{path} (keys)"]
+            return [found for key in first for found in find(first[key], second[key], f"{path}/{key}")]
+        if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+            if len(first) != len(second):
+                return [f"{path} (length)"]
+            pairs = enumerate(zip(first, second, strict=True))
+            return [found for i, (a, b) in pairs for found in find(a, b, f"{path}/{i}")]
+        if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+            return [] if first.dtype == second.dtype and torch.equal(first, second) else [path]
+        return [] if type(first) is type(second) and first == second else [path]
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ _LEAST = {
     "num_workers": 0,
     "seed": 0,
 }
+_MORE_THAN_0 = ("timeout_minutes",)
 _CHOICES = {"keep": ("best", "last")}
 _NAMES = {"method_name": "it only names the run: give the method's overlay in --config_file"}
 _EXPRESSION = ("$", "@", "%")
@@ -114,7 +115,9 @@ def _value_mistake(name: str, text: str, default: Any) -> str | None:
         least = _LEAST.get(name)
         return f"must be {least} or more" if least is not None and value < least else None
     if isinstance(default, float):
-        return None if type(value) in (int, float) else "must be a number"
+        if type(value) not in (int, float):
+            return "must be a number"
+        return "must be more than 0" if name in _MORE_THAN_0 and not value > 0 else None
     if isinstance(default, list):
         return None if isinstance(value, (list, tuple)) else "must be a list, such as [1,2]"
     return None

@@ -24,6 +24,10 @@ __all__ = [
 ]
 
 _MOST_SHOWN = 20
+_LEFT_ALONE = (
+    "Another process of this job has ended, or did not answer within --timeout_minutes: what it says itself tells why. "
+    "The same command with --resume True goes on from the last checkpoint.\n"
+)
 
 
 class UserError(ValueError):
@@ -99,10 +103,15 @@ def tell_and_exit(error: Exception) -> None:
 
 
 def tell_root_cause(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print one message for a mistake, a ``sys.excepthook``. Anything else is printed whole, as always."""
+    """Print one message for a mistake, a ``sys.excepthook``. Anything else is printed whole, as always.
+
+    Where a process of several waited in vain for another one, the last line says so.
+    """
     mistake = user_mistake(error)
     if mistake is None:
         sys.__excepthook__(kind, error, trace)
+        if _is_left_alone(error):
+            sys.stderr.write(_LEFT_ALONE)
     else:
         sys.stderr.write(f"{mistake}\n")
 
@@ -121,6 +130,13 @@ def _tells_no_mistake(record: logging.LogRecord) -> bool:
     error = sys.exc_info()[1]
     told = isinstance(error, SystemExit) or user_mistake(error) is not None
     return record.levelno < logging.ERROR or not told
+
+
+def _is_left_alone(error: BaseException) -> bool:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    # gloo has no exceptions of its own; NCCL ends a process by itself and says so
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "Timed out waiting"))
 
 
 def _raised_here(trace: TracebackType | None) -> bool:

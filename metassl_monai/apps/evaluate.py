@@ -71,7 +71,7 @@ def evaluate_predictions(
     images = [item["image"] for item in items]
     refuse(prediction_mistakes(images, dataset_dir, predictions))
     files = [prediction_path(image, dataset_dir, predictions) for image in images]
-    refuse_problems(check_images(file for file in files if file.is_file()))
+    refuse_problems(check_images([file for file in files if file.is_file()], progress=True))
     content = read_datalist(datalist)
     rows: list[dict[str, Any]] = []
     for item, file in zip(tqdm(items, desc="evaluating", unit="case"), files, strict=True):

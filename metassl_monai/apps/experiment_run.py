@@ -26,6 +26,7 @@ from monai.utils import path_to_sqlite_uri
 import metassl_monai
 from metassl_monai.data import read_datalist
 from metassl_monai.files import write_json
+from metassl_monai.handlers.checkpoint_file import found_checkpoints
 from metassl_monai.report import read_history, read_run, subject_differences, write_results, write_run
 
 from .bundles import bundle_path, run_bundle
@@ -135,7 +136,7 @@ def _train(cell: Cell, dataset_dir: Path, out: Path, folder: Path) -> None:
         if not (run / "datalist.json").is_file():
             prepare_datalist(cell.reader, dataset_dir, cell.labeled, run / "datalist.json", cell.subset, **cell.prepare)
         write_json(run / "overrides.json", _overrides(cell))
-        resume = ["--resume", "True"] if (run / "models" / "checkpoint.pt").is_file() else []
+        resume = ["--resume", "True"] if found_checkpoints(run / "models") else []
         start = time.monotonic()
         run_bundle("training", _configs(cell, run), [*_where(run, dataset_dir, run), *resume, *_tracking(cell, out)])
         write_json(run / "training.json", {"seconds": round(time.monotonic() - start), "resumed": bool(resume)})

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from metassl_monai.data import (
     DatalistError,
@@ -118,7 +117,7 @@ def check_volumes(
     labels = [os.path.join(dataset_dir, path) for path in _named(datalist, "label")] if datalist else []
     refuse(prediction_mistakes(images, dataset_dir, predictions, labels))
     if read:
-        refuse_problems(check_images(tqdm(images, desc="checking", unit="image"), kind, channels))
+        refuse_problems(check_images(images, kind, channels, progress=True))
 
 
 def check_network(network: nn.Module, ckpt_path: str) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from metassl_monai.handlers.checkpoint_file import found_checkpoints
+
 from .errors import UserError, refuse
 
 __all__ = ["check_no_training", "check_writable", "check_writable_file"]
@@ -55,10 +57,10 @@ def check_no_training(ckpt_dir: str | Path, resume: bool = False, overwrite: boo
     Raises:
         UserError: when the folder has a checkpoint, and neither is set.
     """
-    checkpoint = Path(ckpt_dir) / "checkpoint.pt"
-    if checkpoint.exists() and not resume and not overwrite:
+    found = found_checkpoints(ckpt_dir)
+    if found and not resume and not overwrite:
         raise UserError(
-            f"{checkpoint}: is of an earlier training, which a new one would destroy: go on with it by --resume True, "
+            f"{found[0]}: is of an earlier training, which a new one would destroy: go on with it by --resume True, "
             "choose another --output_dir, or let it go by --overwrite True."
         )
 

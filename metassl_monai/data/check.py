@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 from monai.data import MetaTensor
-from tqdm import tqdm
 
 from metassl_monai.ignore import IGNORE
 
@@ -20,6 +20,7 @@ from .file_check import Kind, Problem, load_checked
 from .geometry import SAME_GRID, grid_distance
 from .label_values import label_classes, label_mistake, label_value_mistakes
 from .orientation import orientation_mistakes, reoriented
+from .parallel import for_each_case
 
 __all__ = ["Kind", "Problem", "check_datalist", "check_images"]
 
@@ -41,7 +42,8 @@ def check_datalist(
 ) -> list[Problem]:
     """Check the structure of a datalist and read every file that it names; never raises for bad data.
 
-    A file is wrong if it is missing, cannot be read to its end, is neither 2D nor 3D, is a volume in color or of
+    A file is wrong if it is missing, cannot be read to its end, claims to hold more than it can or than the memory of
+    this machine can read, holds more than it claims, is neither 2D nor 3D, is a volume in color or of
     complex numbers, has NaN or infinite voxels, or such large ones that float32 cannot hold their variance, or a
     non-finite or singular affine. A label is also wrong if its shape is not the image's or a corner of it lies more
     than 1 % of a voxel beside the image's, if a value is not an integer or stands for none of the ``labels`` (as it is,
@@ -78,13 +80,20 @@ def check_datalist(
     cases = _cases(datalist, lists or LISTS) if isinstance(datalist, dict) else []
     # a structure that is wrong itself tells no classes and no orientation to compare with
     known = datalist if cases and not any(_mistakes(datalist)) else None
-    for case in tqdm(cases, desc="checking", unit="case", disable=not progress):
-        problems += _case_problems(case, dataset_dir, known, kind)
-    return problems
+    found = for_each_case(
+        lambda case: _case_problems(case, dataset_dir, known, kind),
+        cases,
+        lambda case: [os.path.join(dataset_dir, path) for path in case.images],
+        progress,
+    )
+    return [*problems, *chain.from_iterable(found)]
 
 
 def check_images(
-    paths: Iterable[str | os.PathLike[str] | Sequence[str]], kind: Kind | None = None, channels: int = 1
+    paths: Iterable[str | os.PathLike[str] | Sequence[str]],
+    kind: Kind | None = None,
+    channels: int = 1,
+    progress: bool = False,
 ) -> list[Problem]:
     """Check images that have no labels, before inference; the same checks as `check_datalist` makes of an image.
 
@@ -92,12 +101,15 @@ def check_images(
         paths: a file an image, or a list of them, one a channel.
         kind: what the network takes, ``"volume"`` or ``"picture"``.
         channels: how many channels an image must have.
+        progress: show a progress bar with the remaining time.
 
     Example:
         >>> [(problem.file, problem.cause) for problem in check_images(["nowhere.nii.gz"])]
         [('nowhere.nii.gz', 'the file is missing')]
     """
-    return [problem for path in paths for problem in _load_image(image_files(path), kind, channels)[1]]
+    images = [image_files(path) for path in paths]
+    found = for_each_case(lambda files: _load_image(files, kind, channels)[1], images, list, progress, "image")
+    return list(chain.from_iterable(found))
 
 
 def _cases(datalist: dict[str, Any], lists: Iterable[str]) -> list[Case]:

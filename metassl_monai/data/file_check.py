@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -17,6 +16,7 @@ from PIL import Image
 from .dicom import series_error
 from .pictures import is_picture, large_pictures
 from .reading import is_nifti, read_scan
+from .sizes import read_to_end, size_mistake
 
 __all__ = ["Kind", "Problem", "load_checked"]
 
@@ -52,11 +52,13 @@ def load_checked(file: str, kind: Kind | None, channels: int = 1) -> tuple[MetaT
         unusable = list(_header_problems(file, channels))
         if unusable:
             return None, unusable
-        _read_to_end(file)
+        if bomb := read_to_end(file):
+            return None, [Problem(file, bomb, "the file is damaged or made to do harm: copy or export it again")]
         image = read_scan(file)
         shape = (*image.shape[1:], image.shape[0]) if image.ndim == 4 else tuple(image.shape)
         unusable = list(_geometry_problems(file, shape, image.affine.numpy(), channels))
         unusable += _kind_problems(file, shape[: len(shape) - (channels > 1)], kind)
+        wrong = [] if unusable else list(_voxel_problems(file, image))
     # Damaged bytes make readers raise nearly anything (OSError, EOFError, zlib.error, struct.error, MemoryError, ...),
     # and one damaged file must not hide what is wrong with the others.
     except Exception as error:
@@ -68,18 +70,14 @@ def load_checked(file: str, kind: Kind | None, channels: int = 1) -> tuple[MetaT
     if unusable:
         return None, unusable
     first: MetaTensor = image[0] if channels > 1 else image  # type: ignore[assignment]
-    return first, list(_voxel_problems(file, image))
-
-
-def _read_to_end(file: str) -> None:
-    """Compare the checksum at the end of a compressed file, which readers that stop at the last voxel never reach."""
-    if file.lower().endswith(".gz") and os.path.isfile(file):
-        with gzip.open(file) as stream:
-            while stream.read(1 << 20):
-                pass
+    return first, wrong
 
 
 def _header_problems(file: str, channels: int) -> Iterator[Problem]:
+    mistake = size_mistake(file)
+    if mistake:
+        yield Problem(file, *mistake)
+        return
     if os.path.isdir(file):
         error = series_error(file)
         if error:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
+
 from .pictures import SUFFIXES as PICTURE_SUFFIXES
 
-__all__ = ["SUFFIXES", "without_suffix"]
+__all__ = ["SUFFIXES", "is_nifti", "without_suffix"]
 
+_NIBABEL_SUFFIXES = (".nii.gz", ".nii", ".img.gz", ".img", ".hdr", ".mgz", ".mgh")
 SUFFIXES = (
-    *(".nii.gz", ".nii", ".img.gz", ".img", ".hdr", ".mgz", ".mgh"),
+    *_NIBABEL_SUFFIXES,
     *(".nrrd", ".nhdr", ".mha", ".mhd", ".dcm"),
     *PICTURE_SUFFIXES,
 )
@@ -24,3 +27,13 @@ def without_suffix(name: str) -> str:
     """
     suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
     return name[: len(name) - len(suffix)]
+
+
+def is_nifti(file: str | os.PathLike[str]) -> bool:
+    """Say whether a file is read by nibabel, by its name: NIfTI in one file or two, and MGH.
+
+    Example:
+        >>> is_nifti("scan.NII.gz"), is_nifti("scan.nrrd")
+        (True, False)
+    """
+    return os.fspath(file).lower().endswith(_NIBABEL_SUFFIXES)

@@ -25,10 +25,12 @@ from metassl_monai.network_record import made_with
 from .channels import channels_first, image_files
 from .datalist import DatalistError, parse_json, read_datalist
 from .dicom import SeriesReader
+from .formats import is_nifti
 from .geometry import SAME_GRID, grid_distance
 from .label_values import label_classes
 from .orientation import AXES, reoriented
 from .pictures import first_channel, is_picture, large_pictures
+from .sizes import size_mistake
 
 __all__ = [
     "LabelClassesd",
@@ -42,18 +44,6 @@ __all__ = [
 ]
 
 StrPath = str | os.PathLike[str]
-
-_NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".mgz", ".mgh")
-
-
-def is_nifti(file: StrPath) -> bool:
-    """Say whether a file is read by nibabel, by its name: NIfTI in one file or two, and MGH.
-
-    Example:
-        >>> is_nifti("scan.NII.gz"), is_nifti("scan.nrrd")
-        (True, False)
-    """
-    return os.fspath(file).lower().endswith(_NIBABEL_SUFFIXES)
 
 
 class ScanReader(ImageReader):
@@ -75,7 +65,13 @@ class ScanReader(ImageReader):
         Returns:
             What `get_data` takes: each file, the reader of its kind, since several threads may share this object, and
             what it read.
+
+        Raises:
+            ValueError: for a header that asks for more than the file can hold or the machine can read.
         """
+        for file in ensure_tuple(data):
+            if mistake := size_mistake(os.fspath(file)):
+                raise DatalistError(file, *mistake)
         with large_pictures():
             return [
                 (file, reader, reader.read(file, **kwargs)) for file in ensure_tuple(data) for reader in [_reader(file)]

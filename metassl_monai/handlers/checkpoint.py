@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,28 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from ignite.engine import Engine, Events
+from ignite.engine.events import EventEnum
 
-from metassl_monai.files import atomic_write
+from metassl_monai.files import atomic_write, remove_leftovers
 from metassl_monai.finite import refuse_not_finite
 
+from .checkpoint_file import CheckpointError, newest_checkpoint, previous_checkpoint
 from .ranks import is_first_rank
 from .record import LENGTH, record_differences
 from .termination import stop_at_safe_points
 
-__all__ = ["CheckpointError", "TrainingCheckpoint"]
+__all__ = ["SAVING", "CheckpointError", "TrainingCheckpoint"]
 
 _logger = logging.getLogger(__name__)
 _BEST = ("best_metric", "best_metric_epoch")
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or does not fit the run that is to be resumed."""
+class _CheckpointEvents(EventEnum):
+    SAVING = "saving"
+
+
+SAVING = _CheckpointEvents.SAVING
+"""Fired before a checkpoint is written, for what is recorded elsewhere and must not lack an epoch that is done."""
 
 
 class TrainingCheckpoint:
@@ -36,6 +41,10 @@ class TrainingCheckpoint:
     With :class:`SeedEachEpoch` a resumed run equals the uninterrupted one bit for bit on a CPU. Checkpoints are
     written at epoch ends only: within an epoch the data stream could not be continued. Give it after the
     ``ValidationHandler``, so that it saves the best metric of the epoch that ends.
+
+    The checkpoint before the newest is kept beside it, as ``checkpoint_previous.pt``, so that at each instant one whole
+    file is there. Where the newest is damaged, a run goes on from the one before: the epoch between them is done again
+    and writes its network, history and pictures again.
 
     Two processes never train in one folder: the first holds a lock beside the checkpoint until it ends. A training that
     is stopped by a signal says which checkpoint it leaves.
@@ -48,10 +57,11 @@ class TrainingCheckpoint:
         interval: epochs between two checkpoints; the last epoch is always saved.
         record: what the run is made with, by config id. It is stored, and a run with another one is not resumed,
             unless it is only longer or shorter.
+        keep: keep the checkpoints of a run that is complete; those of a first stage go when its network is there.
 
     Raises:
-        CheckpointError: when the run starts, if the file is damaged or was made with something else, or another
-            process trains in this folder.
+        CheckpointError: when the run starts, if both files are damaged or the one to go on from was made with
+            something else, or another process trains in this folder.
         NotFiniteError: instead of saving weights that are not finite.
     """
 
@@ -63,6 +73,7 @@ class TrainingCheckpoint:
         resume: bool = False,
         interval: int = 1,
         record: Mapping[str, Any] | None = None,
+        keep: bool = True,
     ) -> None:
         self.path = Path(path)
         self.objects = objects
@@ -70,16 +81,20 @@ class TrainingCheckpoint:
         self.resume = resume
         self.interval = interval
         self.record = record
+        self.keep = keep
+        self.anew = True
+        self.whole = False  # whether the file in place is a whole checkpoint of this run
         self.saved = "No epoch was complete: nothing was saved."
         # one a process, so that a second run in this process is no other training
         self.lock = FileLock(self.path.with_name(".training.lock"), is_singleton=True)
 
     def attach(self, engine: Engine) -> None:
         """Register on ``STARTED``, ``EPOCH_COMPLETED`` and ``COMPLETED``."""
+        engine.register_events(SAVING)
         engine.add_event_handler(Events.STARTED, self.claim)
         engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
-        engine.add_event_handler(Events.COMPLETED, self.release)
+        engine.add_event_handler(Events.COMPLETED, self.leave)
 
     def claim(self, engine: Engine) -> None:
         """Keep other processes from training in this folder, and be told when the training is to stop."""
@@ -95,27 +110,31 @@ class TrainingCheckpoint:
                 f"{self.path.parent}: another process trains in this folder: wait for it, or choose another "
                 "--output_dir."
             ) from None
+        remove_leftovers(self.path.parent, ".pt")
 
-    def release(self) -> None:
-        """Leave the folder to others."""
+    def leave(self) -> None:
+        """Leave the folder to others when the run is complete."""
+        if is_first_rank() and not self.keep:
+            for path in (previous_checkpoint(self.path), self.path):
+                path.unlink(missing_ok=True)
         self.lock.release(force=True)
 
     def load(self, engine: Engine) -> None:
         """Restore the state where a checkpoint exists and ``resume`` is set."""
         if not self.resume:
             return
-        if not self.path.exists():
-            _logger.warning("there is no checkpoint %s to resume: the run starts anew", self.path)
+        if not (self.path.exists() or previous_checkpoint(self.path).exists()):
+            _logger.warning("there is no checkpoint %s to resume: begins at the first epoch", self.path)
             return
-        checkpoint = self._read()
-        self._compare(checkpoint)
+        path, checkpoint = newest_checkpoint(self.path)
+        self._compare(path, checkpoint)
         planned = {name: getattr(item, "total_iters", None) for name, item in self.objects.items()}
         try:
             self._restore(engine, checkpoint)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {str(error).strip().rpartition(chr(10))[2].strip()}"
             raise CheckpointError(
-                f"{self.path}: does not fit this run ({reason}): resume with the method and the settings that it was "
+                f"{path}: does not fit this run ({reason}): resume with the method and the settings that it was "
                 "made with, or choose another --output_dir."
             ) from None
         for name, iterations in planned.items():
@@ -127,39 +146,20 @@ class TrainingCheckpoint:
                     self.objects[name].total_iters,
                     iterations,
                 )
-        self._remember(engine)
-        _logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
+        self.anew, self.whole = False, path == self.path
+        self._remember(engine, path)
+        _logger.info("resumed from %s after epoch %d", path, engine.state.epoch)
 
-    def _read(self) -> dict[str, Any]:
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                if archive.testzip() is not None:  # torch compares no checksums
-                    raise zipfile.BadZipFile("a checksum is wrong")
-            checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception as error:  # damaged bytes make torch raise nearly anything
-            raise CheckpointError(
-                f"{self.path}: is damaged, or no checkpoint ({type(error).__name__}): put back a copy, or remove it to "
-                "start anew."
-            ) from None
-        if not isinstance(checkpoint, dict) or "epoch" not in checkpoint:
-            raise CheckpointError(
-                f"{self.path}: is not the checkpoint of a training: put back the checkpoint.pt that the run wrote, or "
-                "remove it to start anew."
-            )
-        return checkpoint
-
-    def _compare(self, checkpoint: Mapping[str, Any]) -> None:
+    def _compare(self, path: Path, checkpoint: Mapping[str, Any]) -> None:
         if self.record is None:
             return
         if "record" not in checkpoint:
-            _logger.warning(
-                "%s does not say what it was made with: whether that fits this run is not checked", self.path
-            )
+            _logger.warning("%s does not say what it was made with: whether that fits this run is not checked", path)
             return
         differences = record_differences(checkpoint["record"], self.record, without=LENGTH)
         if differences:
             raise CheckpointError(
-                f"{self.path}: this run is not the one that the checkpoint was made with: {differences}. Resume with "
+                f"{path}: this run is not the one that the checkpoint was made with: {differences}. Resume with "
                 "the former settings and cases, or start another run with another --output_dir."
             )
 
@@ -184,15 +184,18 @@ class TrainingCheckpoint:
         if self.record is not None:
             checkpoint["record"] = dict(self.record)
         refuse_not_finite(engine.unwrapped_method.state_dict(), f"iteration {engine.state.iteration}")
-        with atomic_write(self.path, "wb") as file:
+        engine.fire_event(SAVING)
+        previous = previous_checkpoint(self.path)
+        with atomic_write(self.path, "wb", keep=previous if self.whole else None) as file:
             torch.save(checkpoint, file)
-        self._remember(engine)
+        if self.anew:
+            previous.unlink(missing_ok=True)  # of a training that was here before
+        self.anew, self.whole = False, True
+        self._remember(engine, self.path)
 
-    def _remember(self, engine: Engine) -> None:
+    def _remember(self, engine: Engine, path: Path) -> None:
         done, last = engine.state.epoch, engine.state.max_epochs
-        self.saved = (
-            f"{self.path} holds epoch {done} of {last}: the same command with --resume True goes on from there."
-        )
+        self.saved = f"{path} holds epoch {done} of {last}: the same command with --resume True goes on from there."
 
     def _all_objects(self, engine: Any) -> dict[str, Any]:
         return {**self.objects, "scaler": engine.scaler}

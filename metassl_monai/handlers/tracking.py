@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,10 +14,16 @@ from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler
 from monai.utils import path_to_sqlite_uri
 
+from .checkpoint import SAVING
 from .termination import stop_at_safe_points
 from .tracked_run import TrackedRun, opening
 
 __all__ = ["SafeMLFlowHandler"]
+
+_logger = logging.getLogger(__name__)
+
+_ASK_AGAIN = 600.0
+_failed_at: dict[str, float] = {}  # seconds by server
 
 
 class SafeMLFlowHandler(MLFlowHandler):
@@ -25,15 +32,16 @@ class SafeMLFlowHandler(MLFlowHandler):
     After the first failure nothing more is sent. Artifacts that are files are sent when the run starts, too, so that
     an interrupted run has its config. A request is tried three times of 10 s, unless
     ``MLFLOW_HTTP_REQUEST_MAX_RETRIES`` and ``MLFLOW_HTTP_REQUEST_TIMEOUT`` say otherwise: MLflow's own eight tries of
-    two minutes would hold the training up. Processes that open one SQLite file
-    wait for each other.
+    two minutes would hold the training up. A server that has failed is not asked again within ten minutes, so that the
+    handlers of trainer and validator do not both wait for it. Processes that open one SQLite file wait for each other.
 
     With ``close_on_complete`` a run that ends by an exception is marked as failed, and one that is interrupted or
-    terminated as killed.
+    terminated as killed. An epoch is sent before its checkpoint is written, since a training that is killed in between
+    would not do it again.
 
     Args:
         run_file: JSON file that remembers the run, beside the checkpoint; ``None`` remembers nothing.
-        resume: go on in the run that ``run_file`` names; a training that is finished already is left as it is.
+        resume: go on in the run that ``run_file`` names; one that is finished already is left as it is.
         kwargs: the arguments of ``monai.handlers.MLFlowHandler``.
     """
 
@@ -42,6 +50,8 @@ class SafeMLFlowHandler(MLFlowHandler):
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         self.failed = False
         self.repeating = False
+        self.sent: int | None = None
+        self.place = ""
         self.remembered = TrackedRun(run_file) if run_file is not None else None
         self.resume = resume
         if self.remembered is not None and resume:
@@ -58,19 +68,31 @@ class SafeMLFlowHandler(MLFlowHandler):
         """Register the events, unless the tracking server could not be reached at all."""
         if not self.failed:
             super().attach(engine)
+            if self.epoch_log is True and engine.has_registered_events(SAVING):
+                engine.add_event_handler(SAVING, self.send_before_saving)
             if self.close_on_complete:
                 engine.add_event_handler(Events.EXCEPTION_RAISED, self.end_early)
 
     def start(self, engine: Engine) -> None:
         """Open the run and send the files that are there already."""
-        if engine.state.max_epochs is not None and engine.state.epoch >= engine.state.max_epochs and self.resume:
-            return  # the training was finished before, and so was its run
-        self._guard(self._start, engine)
+        if time.monotonic() - _failed_at.get(self.place, -_ASK_AGAIN) < _ASK_AGAIN:
+            self.failed = True
+            if self.close_on_complete:  # the training's own handler, at the start of a later run
+                _logger.warning("MLflow tracking is off for this run: %s has failed a short time ago", self.place)
+            return
+        complete = engine.state.max_epochs is not None and engine.state.epoch >= engine.state.max_epochs and self.resume
+        self._guard(self._close_left_open if complete else self._start, engine)
         self._guard(self._send_files)
 
     def epoch_completed(self, engine: Engine) -> None:
         """Send the metrics of an epoch, unless the run has them from before it was interrupted."""
-        self._guard(self._epoch_completed, engine)
+        if engine.state.epoch != self.sent:
+            self._guard(self._epoch_completed, engine)
+
+    def send_before_saving(self, engine: Engine) -> None:
+        """Send the metrics of an epoch whose checkpoint is about to be written."""
+        self.epoch_completed(engine)
+        self.sent = engine.state.epoch
 
     def iteration_completed(self, engine: Engine) -> None:
         """Send the metrics of an iteration."""
@@ -94,10 +116,20 @@ class SafeMLFlowHandler(MLFlowHandler):
         if self.remembered is not None and not self.cur_run:
             self._join()
         super().start(engine)
-        if self.remembered is not None:
-            self.remembered.write(self.place, self.cur_run.info.run_id)  # type: ignore[attr-defined]
         if self.close_on_complete:
             stop_at_safe_points(engine)
+
+    def _log_params(self, params: dict[str, Any]) -> None:
+        """Remember the run first: the start logs parameters as soon as it has one."""
+        if self.remembered is not None:
+            self.remembered.write(self.place, self.cur_run.info.run_id)  # type: ignore[attr-defined]
+        super()._log_params(params)
+
+    def _close_left_open(self, engine: Engine) -> None:
+        """Take the run of a training that was killed when its last epoch was done; a finished one is left alone."""
+        run = self.remembered.find(self.client, self.place) if self.remembered is not None else None
+        if run is not None and run.info.status == "RUNNING":
+            self.cur_run = run
 
     def _join(self) -> None:
         """Take the run that is remembered, or forget it."""
@@ -132,7 +164,7 @@ class SafeMLFlowHandler(MLFlowHandler):
 
     def _send_files(self) -> None:
         run: Any = self.cur_run
-        for path in self.artifacts:
+        for path in self.artifacts if run else ():
             if path and os.path.isfile(path):
                 self.client.log_artifact(run.info.run_id, path)
 
@@ -143,6 +175,8 @@ class SafeMLFlowHandler(MLFlowHandler):
             call(*args, **kwargs)
         except Exception as error:  # whatever a server, a database or a missing package throws: training goes on
             self.failed = True
-            logging.getLogger(__name__).warning(
+            if self.place.startswith("http"):
+                _failed_at[self.place] = time.monotonic()
+            _logger.warning(
                 "MLflow tracking is off from here on, the run goes on without it: %s: %s", type(error).__name__, error
             )

@@ -16,6 +16,7 @@ import torch
 from metassl_monai.apps import UserError
 from metassl_monai.apps.bundles import bundle_command, bundle_path
 from metassl_monai.apps.command_line import check_command_line, command_mistakes
+from metassl_monai.apps.command_values import value_mistakes
 from metassl_monai.networks import UNet2D
 
 ACDC = "acdc_cardiac_mri_segmentation"
@@ -449,3 +450,10 @@ def test_configs_in_an_order_that_undoes_one_of_them_are_refused(names, message)
     found = list(command_mistakes(["monai/bundle/__main__.py", "run", "training", "--config_file", files]))
     assert len(found) == (message is not None)
     assert message is None or message in found[0]
+
+
+def test_a_time_limit_is_a_number_above_zero():
+    config = {"timeout_minutes": 10.0}
+    assert list(value_mistakes({"timeout_minutes": "0.5"}, config)) == []
+    for value, told in (("0", "must be more than 0"), ("-1", "must be more than 0"), ("soon", "must be a number")):
+        assert list(value_mistakes({"timeout_minutes": value}, config)) == [f"--timeout_minutes {value}: {told}"]

@@ -10,8 +10,10 @@ import shutil
 
 import pytest
 import torch
+from ignite.engine import Events
 
 from metassl_monai.apps.bundles import bundle_names, bundle_path
+from metassl_monai.finite import first_not_finite
 
 PHANTOM = "phantom_segmentation"
 TWO_STAGES = [
@@ -117,9 +119,93 @@ def test_a_first_stage_of_its_own_leaves_what_the_training_uses(train):
     assert train() == made
 
 
-def test_a_first_stage_that_diverges_leaves_nothing(train, tmp_path):
+def test_a_first_stage_that_diverges_leaves_no_network_and_its_last_finite_epoch(train, tmp_path):
     assert "is not finite" in train(pretrain_iterations=4, refused=True, **{"pretrain::optimizer::lr": 1e30})
-    assert not (tmp_path / "out" / "models").exists()
+    models = tmp_path / "out" / "models"
+    assert sorted(file.name for file in models.iterdir()) == [".training.lock", "pretrained_checkpoint.pt"]
+    checkpoint = torch.load(models / "pretrained_checkpoint.pt", weights_only=True)
+    assert checkpoint["epoch"] == 1
+    assert first_not_finite(checkpoint["method"]) is None
+
+
+class GoneError(Exception):
+    """What stands for a process that is killed."""
+
+
+@pytest.fixture
+def killed(workflow):
+    """Run a workflow until the first stage has begun an iteration, and no further."""
+
+    def run(bundle, method, iteration, run_id="training", **overrides):
+        def gone(engine):
+            raise GoneError
+
+        stage = workflow(bundle, ["train", method], **overrides)
+        stage.run_id = run_id
+        stage.initialize()
+        stage.parser.get_parsed_content("checks")  # builds the method first, as a run does: weights are drawn in order
+        trainer = stage.parser.get_parsed_content("pretrain::trainer")
+        trainer.add_event_handler(Events.ITERATION_STARTED(once=iteration), gone)
+        with pytest.raises(RuntimeError) as caught:
+            stage.run()
+        error = caught.value
+        while error.__cause__ is not None:
+            error = error.__cause__
+        assert isinstance(error, GoneError)
+
+    return run
+
+
+@pytest.mark.parametrize(("bundle", "method"), TWO_STAGES)
+def test_a_first_stage_that_was_killed_goes_on_at_its_last_epoch(
+    bundle, method, killed, workflow, refusal, differences, tmp_path
+):
+    stage = {"pretrain_iterations": 4, "check_data": False}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert refusal(workflow(bundle, ["train", method], output_dir=str(whole), **stage), "pretraining") is None
+    killed(bundle, method, 4, "pretraining", output_dir=str(broken), **stage)
+    assert sorted(file.name for file in (broken / "models").glob("*.pt")) == [
+        "pretrained_checkpoint.pt",
+        "pretrained_checkpoint_previous.pt",
+    ]
+    made = []
+    again = workflow(bundle, ["train", method], output_dir=str(broken), resume=True, **stage)
+    again.run_id = "pretraining"
+    again.initialize()
+    trainer = again.parser.get_parsed_content("pretrain::trainer")
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: made.append(engine.state.iteration))
+    again.run()
+    assert made == [4]
+    first, second = (torch.load(out / "models" / "pretrained.pt", weights_only=True) for out in (whole, broken))
+    assert differences(first, second) == []
+    assert [file.name for file in (broken / "models").glob("*.pt")] == ["pretrained.pt"]
+
+
+@pytest.mark.parametrize("method", ["bcp", "cml"])
+@pytest.mark.parametrize("iteration", [1, 3])
+def test_the_training_after_it_is_the_uninterrupted_one(
+    method, iteration, killed, workflow, refusal, differences, tmp_path
+):
+    lengths = {"pretrain_iterations": 3, "iterations": 3}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert refusal(workflow(PHANTOM, ["train", method], output_dir=str(whole), **lengths), "training") is None
+    killed(PHANTOM, method, iteration, output_dir=str(broken), **lengths)
+    again = workflow(PHANTOM, ["train", method], output_dir=str(broken), resume=True, **lengths)
+    assert refusal(again, "training") is None
+    for name in ("pretrained.pt", "checkpoint.pt", "checkpoint_previous.pt", "model.pt", "model_ema.pt"):
+        first, second = (torch.load(out / "models" / name, weights_only=True) for out in (whole, broken))
+        assert differences(first, second) == [], name
+    assert (whole / "history.csv").read_bytes() == (broken / "history.csv").read_bytes()
+
+
+def test_a_first_stage_that_was_killed_is_not_begun_again_by_mistake(killed, workflow, refusal, tmp_path):
+    out = {"output_dir": str(tmp_path / "out"), "pretrain_iterations": 3}
+    killed(PHANTOM, "bcp", 3, **out)
+    told = refusal(workflow(PHANTOM, ["train", "bcp"], **out), "training")
+    assert "pretrained_checkpoint.pt: is of an earlier training" in told
+    other = workflow(PHANTOM, ["train", "bcp"], resume=True, seed=7, **out)
+    assert "pretrained_checkpoint.pt: this run is not the one" in refusal(other, "training")
+    assert refusal(workflow(PHANTOM, ["train", "bcp"], overwrite=True, **out), "training") is None
 
 
 @pytest.mark.parametrize(

@@ -92,3 +92,38 @@ def test_every_signal_that_stops_a_program_ends_it_alike(number, workers, tmp_pa
     assert process.returncode == 128 + number
     assert "--resume True goes on from there" in output
     assert "Traceback" not in output
+
+
+def rank_of(process):
+    with open(f"/proc/{process}/environ", "rb") as file:
+        variables = dict(entry.partition(b"=")[::2] for entry in file.read().split(b"\0"))
+    return variables.get(b"RANK")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="lists processes by /proc")
+def test_a_process_of_two_that_hangs_ends_the_job_with_a_message(tmp_path):
+    configs = config_files(PHANTOM, ["train", "mean_teacher", "multi_gpu_train"])
+    limit = ["--timeout_minutes", "0.15"]  # 9 s
+    two = [word.replace("'validation':1", "'validation':2") for word in TINY]  # a case for each process
+    command = bundle_command("training", configs, [*two, *outputs(tmp_path), *limit])
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    job = subprocess.Popen(
+        [sys.executable, *launcher, *command[1:]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    wait_for_epochs(tmp_path, job)
+    (second,) = [process for process in processes_in(tmp_path / "run") if rank_of(process) == b"1"]
+    os.kill(second, signal.SIGSTOP)
+    start = time.monotonic()
+    output, _ = job.communicate(timeout=300)
+    assert 9 <= time.monotonic() - start < 9 + 60  # torchrun waits 30 s for the process that hangs before it kills it
+    assert job.returncode == 1
+    assert "did not answer within --timeout_minutes" in output
+    assert "--resume True goes on from the last checkpoint" in output
+    assert processes_in(tmp_path / "run") == []
+    assert (tmp_path / "run" / "models" / "checkpoint.pt").is_file()

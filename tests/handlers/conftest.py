@@ -186,24 +186,3 @@ def scripted_metric() -> type[ScriptedMetric]:
 @pytest.fixture
 def make_samples() -> Callable[..., list[dict[str, Any]]]:
     return samples
-
-
-@pytest.fixture
-def differences() -> Callable[[Any, Any], list[str]]:
-    """Paths at which two nested states are not equal bit for bit."""
-
-    def find(first: Any, second: Any, path: str = "") -> list[str]:
-        if isinstance(first, Mapping) and isinstance(second, Mapping):
-            if list(first) != list(second):
-                return [f"{path} (keys)"]
-            return [found for key in first for found in find(first[key], second[key], f"{path}/{key}")]
-        if isinstance(first, list | tuple) and isinstance(second, list | tuple):
-            if len(first) != len(second):
-                return [f"{path} (length)"]
-            pairs = enumerate(zip(first, second, strict=True))
-            return [found for i, (a, b) in pairs for found in find(a, b, f"{path}/{i}")]
-        if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
-            return [] if first.dtype == second.dtype and torch.equal(first, second) else [path]
-        return [] if type(first) is type(second) and first == second else [path]
-
-    return find

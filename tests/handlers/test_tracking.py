@@ -6,7 +6,10 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import os
+import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 import pytest
 from ignite.engine import Engine, Events
 
-from metassl_monai.handlers import SafeMLFlowHandler, SavedConfig, TrainingStatistics
+from metassl_monai.handlers import SafeMLFlowHandler, SavedConfig, TrainingCheckpoint, TrainingStatistics
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -145,6 +148,48 @@ def test_unreachable_server_costs_one_warning_and_not_the_run(
     assert run.trainer.state.iteration == 3
 
 
+@pytest.fixture
+def silent_server() -> Any:
+    """A server that takes connections and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(64)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_server_that_never_answers_holds_a_training_for_its_first_request_alone(
+    silent_server: str,
+    make_run: Callable,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    start = time.monotonic()
+    run = track(make_run, remembering(silent_server, tmp_path), epochs=2)
+    remembering(silent_server, tmp_path, True, close_on_complete=False).attach(run.evaluator)
+    run.train()
+    assert 4 < time.monotonic() - start < 20  # two tries of 2 s, a pause between them and the training
+    assert run.trainer.state.epoch == 2
+    assert len(warnings_of(caplog)) == 1
+    assert "MLflow tracking is off from here on" in warnings_of(caplog)[0]
+    start = time.monotonic()
+    track(make_run, remembering(silent_server, tmp_path), epochs=3, folder="again").train()
+    assert time.monotonic() - start < 4
+    assert "has failed a short time ago" in warnings_of(caplog)[1]
+
+
+def test_time_limits_are_set_where_the_user_has_set_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")
+    for given, expected in ((("7", "77"), ["7", "77"]), (None, ["2", "10"])):
+        for name, value in zip(names, given or ("", ""), strict=True):
+            monkeypatch.setenv(name, value)
+            if given is None:
+                monkeypatch.delenv(name)
+        handler("http://127.0.0.1:9")
+        assert [os.environ[name] for name in names] == expected
+
+
 def test_interrupt_is_not_swallowed(database: str, make_run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     tracking = handler(database, "interrupted")
 
@@ -232,6 +277,45 @@ def test_a_killed_run_is_taken_over_and_no_epoch_is_logged_twice(
     assert runs_of(empty) == [("RUNNING", [1, 2, 3])]
     track(make_run, remembering(empty, tmp_path, True, "a later time"), epochs=4, resume=True).train()
     assert runs_of(empty) == [("FINISHED", [1, 2, 3, 4])]
+
+
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_a_training_killed_after_a_checkpoint_lacks_no_epoch_and_is_finished(
+    epoch: int, empty: str, make_run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a bundle the tracking comes after the checkpoint, which has the epoch already."""
+
+    def saved_and_killed(self: TrainingCheckpoint, engine: Any) -> None:
+        save(self, engine)
+        if engine.state.epoch == epoch:
+            raise KeyboardInterrupt
+
+    def start(resume: bool) -> Any:
+        tracking = remembering(empty, tmp_path, resume, f"resume {resume}", close_on_complete=resume)
+        return make_run("supervised", 3, handlers=[TrainingStatistics()], last_handlers=[tracking], resume=resume)
+
+    save = TrainingCheckpoint.save
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingCheckpoint, "save", saved_and_killed)
+        with pytest.raises(KeyboardInterrupt):
+            start(False).train()
+    assert runs_of(empty) == [("RUNNING", [*range(1, epoch + 1)])]
+    start(True).train()
+    assert runs_of(empty) == [("FINISHED", [1, 2, 3])]
+
+
+def test_a_training_killed_at_its_start_has_one_run(
+    empty: str, make_run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.tracking.MlflowClient, "log_batch", kill)
+        with pytest.raises(KeyboardInterrupt):
+            track(make_run, remembering(empty, tmp_path, close_on_complete=False), epochs=1).train()
+    track(make_run, remembering(empty, tmp_path, True, "a later time"), epochs=1, resume=True).train()
+    assert runs_of(empty) == [("FINISHED", [1])]
 
 
 def test_a_training_that_starts_anew_in_the_folder_has_a_run_of_its_own(
