@@ -161,7 +161,7 @@ def check_training(names: list[str], data: str, datalist: Path, out: Path, **ove
 
 
 def check_graph(data: str, datalist: Path, out: Path) -> dict[str, Any]:
-    """A step that is one CUDA graph waits for nothing and trains as one that is not, up to what a repetition differs by.
+    """A step that is one CUDA graph waits for nothing and trains like one that is not, as near as a repetition does.
 
     Without dropout and in float32; kernels that add in any order make two trainings drift apart.
     """
