@@ -11,7 +11,6 @@ from .abdomenct1k import prepare_abdomenct1k
 from .acdc import prepare_acdc
 from .brats2019 import prepare_brats2019
 from .datalist import DatalistError, load_datalist, names_ignore, read_datalist, validate_datalist, write_datalist
-from .device_dataset import DeviceDataset
 from .digestpath import prepare_digestpath
 from .la import prepare_la
 from .orientation import reoriented
@@ -19,6 +18,7 @@ from .pancreas_ct import prepare_pancreas_ct
 
 if TYPE_CHECKING:
     from .check import Problem, check_datalist, check_images
+    from .device_dataset import DeviceDataset
     from .heart_box import labeled_box
     from .phantom import make_phantom
     from .predictions import SavePredictiond, prediction_mistakes, prediction_path
@@ -38,7 +38,16 @@ else:
     def __getattr__(name: str) -> Any:
         # importing MONAI takes seconds, which writing a datalist need not wait for
         if name in __all__:
-            for module in ("check", "heart_box", "phantom", "predictions", "reading", "slices", "tiles"):
+            for module in (
+                "check",
+                "device_dataset",
+                "heart_box",
+                "phantom",
+                "predictions",
+                "reading",
+                "slices",
+                "tiles",
+            ):
                 found = vars(import_module(f".{module}", __name__))
                 if name in found:
                     return found[name]

@@ -86,7 +86,7 @@ class DeviceDataset(Dataset):
         """Return the number of samples."""
         return self.length
 
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+    def __getitems__(self, indices: Sequence[int]) -> dict[Any, Tensor]:
         """Return a batch of these samples, ``(B, C, *spatial)`` a key, transformed at random."""
         batch = self._cut(indices) if self.patch is not None else self._gathered(indices)
         if self.divisor:
@@ -110,7 +110,7 @@ class DeviceDataset(Dataset):
         }
 
 
-def _taken_apart(dataset: Any) -> tuple[Sequence[Mapping[str, Tensor]], Callable | None, float | None]:
+def _taken_apart(dataset: Any) -> tuple[Sequence[Mapping[Any, Any]], Callable | None, float | None]:
     """Samples before they are transformed at random, what does that, and by what 8-bit images are divided."""
     if isinstance(dataset, SliceDataset):
         return [dataset.view(i) for i in range(len(dataset))], dataset.slice_transform, None

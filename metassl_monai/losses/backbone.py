@@ -53,8 +53,8 @@ class CrossEntropyDiceLoss(_Loss):
         check_shapes(input, target=target, mask=mask)
         inside = mean_weight(target, mask, sum_dtype(input))
         counted = None if mask is None else (mask != 0).to(inside.dtype)
-        parts = cross_entropy_and_dice(input, target, inside, counted, True, self.include_background)
-        return self.scale * sum(parts)
+        cross_entropy, dice = cross_entropy_and_dice(input, target, inside, counted, True, self.include_background)
+        return self.scale * (cross_entropy + dice)
 
 
 class PseudoLabelLoss(_Loss):

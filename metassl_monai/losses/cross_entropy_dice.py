@@ -70,7 +70,7 @@ class _CrossEntropyDice(torch.autograd.Function):
         cross_entropy = p.gather(1, target).neg_()
         loss = (weight * cross_entropy).sum()
         p = p.exp_()
-        dice, terms = torch.zeros_like(loss), []
+        dice, terms = torch.zeros_like(loss), list[Tensor]()
         if include_background is not None:
             hit = cross_entropy.neg_().exp_()
             dice, terms = _dice(p, hit, target, dice_weight, squared, include_background)

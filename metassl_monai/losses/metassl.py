@@ -259,7 +259,8 @@ class MetaSSLLabeledLoss(RegionWeightedLoss):
         if self.dice:
             # Dice weighs with the plain weights: the normalizer would only change what eps means
             plain = weight_map(self.region_weights().to(weight.dtype), regions, mask)
-            loss = sum(cross_entropy_and_dice(input, target, weight, plain))
+            cross_entropy, dice = cross_entropy_and_dice(input, target, weight, plain)
+            loss = cross_entropy + dice
         else:
             loss = weighted_cross_entropy(input, target, weight)
         if self.training and self.accuracies_of is not None:

@@ -92,7 +92,7 @@ def cutout(prob: float, holes: Sequence[int], fractions: Sequence[float]) -> Cha
 
     def change(random: np.random.RandomState, images: Tensor) -> Tensor:
         number, shape = len(images), np.array(images.shape[2:])
-        sides = np.rint(random.uniform(*fractions, number)[:, None] * shape).clip(1)
+        sides = np.rint(random.uniform(fractions[0], fractions[1], number)[:, None] * shape).clip(1)
         count = np.where(random.rand(number) < prob, random.randint(holes[0], holes[1] + 1, number), 0)
         inside = torch.zeros_like(images[:, :1], dtype=torch.bool)
         for hole in range(holes[1]):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -111,7 +111,9 @@ def one_of(draws: Sequence[Draw], weights: Sequence[float]) -> Draw:
     return draw
 
 
-def resample(batch: Mapping[str, Tensor], matrices: Matrices, modes: Mapping[str, str], padding: str) -> dict:
+def resample(
+    batch: Mapping[Hashable, Tensor], matrices: Matrices, modes: Mapping[Hashable, str], padding: str
+) -> dict[Hashable, Tensor]:
     """Resample the keys of ``modes``, each ``(B, C, *spatial)``, by one map a sample.
 
     Args:

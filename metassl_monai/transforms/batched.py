@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial, singledispatch
 from typing import Any
 
@@ -34,7 +34,7 @@ from .views import RandCutout, WeakStrongViewsd
 
 __all__ = ["BatchTransform"]
 
-Batch = dict[str, Tensor]
+Batch = dict[Hashable, Tensor]
 Step = Callable[[np.random.RandomState, Batch], Batch]
 
 
@@ -78,7 +78,7 @@ class BatchTransform(Randomizable):
     def randomize(self, data: Any = None) -> None:
         """Draw nothing: each step draws when it is called."""
 
-    def __call__(self, batch: Mapping[str, Tensor]) -> Batch:
+    def __call__(self, batch: Mapping[Any, Tensor]) -> Batch:
         """Return the transformed batch, in float32."""
         changed = dict(batch)
         for step in self.steps:
@@ -90,7 +90,7 @@ class _Move:
     """A spatial step: how its matrices are drawn, and, where it interpolates, how."""
 
     def __init__(
-        self, keys: Sequence[str], draw: batch_spatial.Draw, modes: Sequence[str] = (), padding: str = ""
+        self, keys: Sequence[Hashable], draw: batch_spatial.Draw, modes: Sequence[str] = (), padding: str = ""
     ) -> None:
         self.keys, self.draw, self.modes, self.padding = tuple(keys), draw, tuple(modes), padding
 
@@ -125,7 +125,7 @@ def _resample(moves: Sequence[_Move], random: np.random.RandomState, batch: Batc
     return batch_spatial.resample(batch, matrices, dict(zip(keys, modes, strict=True)), padding)
 
 
-def _change(keys: Sequence[str], change: batch_intensity.Change) -> Step:
+def _change(keys: Sequence[Hashable], change: batch_intensity.Change) -> Step:
     def step(random: np.random.RandomState, batch: Batch) -> Batch:
         return {**batch, **{key: change(random, batch[key].float()) for key in keys if key in batch}}
 
@@ -233,7 +233,7 @@ def _(transform: WeakStrongViewsd) -> Step:
     changes = [_intensity(each, each.prob) for each in strong.transforms]
 
     def step(random: np.random.RandomState, batch: Batch) -> Batch:
-        views = {}
+        views: Batch = {}
         for key in transform.keys:
             view = batch[key].float()
             for change in changes:
@@ -277,7 +277,7 @@ def _(transform: RandStdShiftIntensity, prob: float) -> batch_intensity.Change:
 
 @_intensity.register
 def _(transform: RandCutout, prob: float) -> batch_intensity.Change:
-    return batch_intensity.cutout(prob, (transform.holes, transform.max_holes), transform.fractions)
+    return batch_intensity.cutout(prob, (transform.holes, transform.max_holes or transform.holes), transform.fractions)
 
 
 def _interpolating(transform: RandRotated | RandAffined, draw: batch_spatial.Draw) -> _Move:
@@ -293,7 +293,7 @@ def _between(ranges: Sequence[Any]) -> list[tuple[float, float]]:
 
 
 def _roi_size(transform: RandSpatialCropd) -> Sequence[int]:
-    cropper = transform.cropper
+    cropper: Any = transform.cropper
     if cropper.random_size or not cropper.random_center:
         raise ValueError("RandSpatialCropd is known for batches with random_size=False and random_center=True.")
     return cropper.roi_size

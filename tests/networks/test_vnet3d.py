@@ -95,7 +95,7 @@ def test_number_of_parameters_is_that_of_the_papers() -> None:
 def test_output_equals_that_of_a_plain_network(in_channels: int, out_channels: int, features: tuple[int, ...]) -> None:
     network = VNet3D(in_channels, out_channels, features).eval()
     randomize(network)
-    reference = PlainVNet(in_channels, out_channels, features).eval()
+    reference = PlainVNet(in_channels, out_channels, features).eval().to(memory_format=torch.channels_last_3d)
     reference.copy_from(network)
     images = torch.randn(2, in_channels, 16, 32, 16)
     with torch.no_grad():
