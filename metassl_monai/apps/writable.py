@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from metassl_monai.handlers.checkpoint_file import found_checkpoints
 
 from .errors import UserError, refuse
 
@@ -57,6 +56,8 @@ def check_no_training(ckpt_dir: str | Path, resume: bool = False, overwrite: boo
     Raises:
         UserError: when the folder has a checkpoint, and neither is set.
     """
+    from metassl_monai.handlers.checkpoint_file import found_checkpoints  # with it comes torch
+
     found = found_checkpoints(ckpt_dir)
     if found and not resume and not overwrite:
         raise UserError(
