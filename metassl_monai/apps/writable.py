@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-
 from .errors import UserError, refuse
 
 __all__ = ["check_no_training", "check_writable", "check_writable_file"]
