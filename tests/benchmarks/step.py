@@ -1,118 +1,155 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cost of a CPS + MetaSSL step of the ACDC bundle, data included, beside the bare passes of its two networks.
+"""Cost of a CPS + MetaSSL step of the ACDC bundle, data included: ``python tests/benchmarks/step.py DATA``.
 
-``python tests/benchmarks/step.py DATA [--out FILE]``: each variant in a process of its own, in turn, several times;
-seconds of the processor (on a GPU: of the clock, the device waited for) a step, after the first ones.
+Beside it the bare forward and backward passes of its two networks, a loop of plain PyTorch with MONAI's losses on a
+batch that lies ready, and with ``--before DIR`` the step of another checkout. Each variant runs in a process of its
+own, in turn; a number is the median over the steps after the first ones.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from ignite.engine import Events
+from measuring import CUDA, clock, environment, show, summary, write
+from monai.losses import DiceCELoss
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "device"))
-STEPS, WARM_UP, REPEATS = 14, 4, 3
-CHANNELS_LAST = {"method": "$@method_def.to(@device, memory_format=torch.channels_last)"}
-OFFLINE = ("device_data",)
-VARIANTS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "bare networks": ((), {}),
-    "step": ((), {}),
-    "step, device data": (OFFLINE, {}),
-    "bare networks, channels last": ((), CHANNELS_LAST),
-    "step, channels last": ((), CHANNELS_LAST),
-    "step, device data, channels last": (OFFLINE, CHANNELS_LAST),
-    "step, device data, channels last, compiled": (OFFLINE, {**CHANNELS_LAST, "compile": True}),
-}
+sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
+from workflows import few_patients, workflow
+
+STEPS, WARM_UP = (60, 20) if CUDA else (16, 4)
+BASE = "bare networks"
 
 
-def clock() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
-def seconds_of_a_step(training: Any) -> float:
-    """Median over steps of a training through the bundle's own config."""
-    from ignite.engine import Events
-
-    trainer = training.parser.get_parsed_content("train::trainer")
-    ends: list[float] = []
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: ends.append(clock()))
-    trainer.run()
-    steps = [b - a for a, b in zip(ends[WARM_UP:], ends[WARM_UP + 1 :], strict=False)]
-    return statistics.median(steps)
-
-
-def seconds_of_bare_networks(training: Any) -> float:
-    """Forward of both networks on a batch of both streams, and backward of the sum of their logits."""
-    method = training.parser.get_parsed_content("method").train()
-    loader = training.parser.get_parsed_content("train::paired_dataloader")
-    batch = next(iter(loader))
-    device = training.parser.get_parsed_content("device")
-    images = torch.cat(
-        [
-            batch[stream]["image"].as_tensor()
-            if hasattr(batch[stream]["image"], "as_tensor")
-            else batch[stream]["image"]
-            for stream in ("labeled", "unlabeled")
-        ]
-    ).to(device)
-    seconds = []
-    for _ in range(STEPS):
-        start = clock()
-        (method.network(images).sum() + method.second_network(images).sum()).backward()
-        method.zero_grad()
-        seconds.append(clock() - start)
+def steps_of(seconds: list[float]) -> float:
     return statistics.median(seconds[WARM_UP:])
 
 
-def measure(name: str, data: str) -> float:
-    from workflows import few_patients, workflow
+def whole_step(training: Any) -> float:
+    """A training through the bundle's own config."""
+    trainer = training.parser.get_parsed_content("train::trainer")
+    ends = [clock()]
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: ends.append(clock()))
+    trainer.run()
+    return steps_of([after - before for before, after in pairwise(ends)])
 
-    overlays, options = VARIANTS[name]
+
+def repeated(work: Callable[[], Any]) -> float:
+    seconds = []
+    for _ in range(STEPS):
+        start = clock()
+        work()
+        seconds.append(clock() - start)
+    return steps_of(seconds)
+
+
+def ready(training: Any) -> tuple[Any, torch.Tensor, torch.Tensor]:
+    """The method, and the images of both streams and the annotation of one batch on its device."""
+    method, device = (training.parser.get_parsed_content(name) for name in ("method", "device"))
+    batch = next(iter(training.parser.get_parsed_content("train::paired_dataloader")))
+    images = torch.cat([torch.as_tensor(batch[stream]["image"]) for stream in ("labeled", "unlabeled")])
+    return method.train(), images.to(device), torch.as_tensor(batch["labeled"]["label"]).to(device)
+
+
+def bare_networks(training: Any) -> float:
+    method, images, _ = ready(training)
+
+    def work() -> None:
+        (method.network(images).square().mean() + method.second_network(images).square().mean()).backward()
+        method.zero_grad()
+
+    return repeated(work)
+
+
+def plain_loop(training: Any) -> float:
+    """Cross pseudo supervision as one would write it by hand."""
+    method, images, target = ready(training)
+    supervised, half = DiceCELoss(to_onehot_y=True, softmax=True), len(target)
+    networks = [method.network, method.second_network]
+    optimizer = torch.optim.SGD([p for network in networks for p in network.parameters()], lr=0.01, momentum=0.9)
+
+    def work() -> None:
+        first, second = (network(images) for network in networks)
+        loss = supervised(first[:half], target) + supervised(second[:half], target)
+        loss = loss + 0.1 * F.cross_entropy(first[half:], second[half:].detach().argmax(1))
+        loss = loss + 0.1 * F.cross_entropy(second[half:], first[half:].detach().argmax(1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return repeated(work)
+
+
+def batches(training: Any) -> float:
+    """The input alone."""
+    loader = iter(training.parser.get_parsed_content("train::paired_dataloader"))
+    return repeated(lambda: next(loader))
+
+
+ON_DEVICE = ("device_data",)
+VARIANTS: dict[str, tuple[Callable[[Any], float], tuple[str, ...], dict[str, Any]]] = {
+    BASE: (bare_networks, (), {}),
+    "plain PyTorch loop": (plain_loop, (), {}),
+    "step before": (whole_step, (), {}),
+    "step": (whole_step, (), {}),
+    "step, data on the device": (whole_step, ON_DEVICE, {}),
+    "step, data on the device, compiled": (whole_step, ON_DEVICE, {"compile": True}),
+    "input": (batches, (), {}),
+    "input, data on the device": (batches, ON_DEVICE, {}),
+}
+
+
+def measure(name: str, data: str) -> float:
+    kind, overlays, options = VARIANTS[name]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        size = [] if torch.cuda.is_available() else ["acdc_small"]
-        plan = {"iterations": STEPS, "iterations_per_epoch": STEPS, "num_workers": 0, "amp": False}
+        size = [] if CUDA else ["acdc_small"]
+        plan = {"iterations": STEPS, "iterations_per_epoch": STEPS, "num_workers": 0, "amp": CUDA}
         training = workflow(["cps", *size, *overlays], data, few_patients(data, out), out, **{**plan, **options})
-        return (seconds_of_bare_networks if name.startswith("bare") else seconds_of_a_step)(training)
+        return kind(training)
+
+
+def in_a_process(name: str, data: str, before: str | None) -> float:
+    here = str(Path(__file__).parents[2])
+    paths = {"PYTHONPATH": os.pathsep.join([str(before) if name.endswith("before") else here, *sys.path[:1]])}
+    command = [sys.executable, __file__, data, "--only", name]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **paths}, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return float(done.stdout.rpartition("SECONDS ")[2])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", help="folder of the ACDC release")
     parser.add_argument("--only", help="measure one variant in this process and print its seconds")
-    parser.add_argument("--names", nargs="*", default=list(VARIANTS))
-    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--before", help="another checkout of this project")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.only:
         sys.stdout.write(f"SECONDS {measure(options.only, options.data)}\n")
         return
-    seconds: dict[str, list[float]] = {name: [] for name in options.names}
+    names = [name for name in VARIANTS if options.before or not name.endswith("before")]
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(options.repeats):
-        for name in options.names:
-            command = [sys.executable, __file__, options.data, "--only", name]
-            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            seconds[name].append(float(said.rpartition("SECONDS ")[2]))
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    base = medians[options.names[0]]
-    for name, value in medians.items():
-        spread = (max(seconds[name]) - min(seconds[name])) / value
-        sys.stdout.write(f"{name:45} {value:8.4f} s  {value / base:5.2f} x  spread {spread:.0%}\n")
-    if options.out is not None:
-        options.out.write_text(json.dumps({"seconds": seconds, "torch": torch.__version__}, indent=1) + "\n", "utf-8")
+        for name in names:
+            seconds[name].append(in_a_process(name, options.data, options.before))
+    found = summary(seconds, BASE)
+    sys.stdout.write(f"{environment()}\n")
+    show("CPS + MetaSSL, ACDC", found)
+    write(options.out, {"about": __doc__, "steps": found})
 
 
 if __name__ == "__main__":
