@@ -61,9 +61,9 @@ _ALLOWED = {
     "re": "*",
     "time": "monotonic strftime time",
     "torch": "Tensor abs arange argmax bfloat16 bool cat channels_last clamp contiguous_format device eye exp float "
-    "float16 float32 float64 full get_num_threads inf int16 int32 int64 int8 linspace log log2 long manual_seed max mean "
-    "min nan no_grad ones relu round set_num_threads sigmoid sign softmax sqrt stack std sum tensor uint8 unique where "
-    "zeros __version__",
+    "float16 float32 float64 full get_num_threads inf int16 int32 int64 int8 linspace log log2 long manual_seed max "
+    "mean min nan no_grad ones relu round set_num_threads sigmoid sign softmax sqrt stack std sum tensor uint8 unique "
+    "where zeros __version__",
     "torch.backends": "*",
     "torch.cuda": "device_count get_device_name is_available set_device",
     "torch.distributed": "all_reduce barrier destroy_process_group get_rank get_world_size init_process_group "
