@@ -255,6 +255,16 @@ def bundle(
     typer.echo("\n".join(bundle_names()) if name is None else f"copied to {copy_bundle(name, out)}")
 
 
+@app.command()
+def audit(
+    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle, or a zip archive of one.")],
+) -> None:
+    """Tell what a bundle would run, without running it; exit status 1 where something is not known to be harmless."""
+    from metassl_monai.apps.audit import print_audit
+
+    print_audit(bundle)
+
+
 def main() -> None:
     """Run the command."""
     app()

@@ -154,7 +154,7 @@ def parse_json(path: StrPath) -> Any:
         raise DatalistError(path, "the file is missing", "correct the path or make it with `metassl prepare`") from None
     except OSError as error:
         raise DatalistError(path, f"cannot be read ({error.strerror})", "name a readable JSON file") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of thousands of brackets
         raise DatalistError(path, f"is not JSON ({error})", "make it anew with `metassl prepare`") from None
 
 

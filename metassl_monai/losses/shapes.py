@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all losses demand of their arguments: shapes only, since looking at values would wait for the device."""
+"""What all losses demand of their arguments: shapes and types, since looking at values would wait for the device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["check_shapes"]
 def check_shapes(
     logits: Tensor, num_classes: int | None = None, reference: Tensor | None = None, **maps: Tensor | None
 ) -> None:
-    """Raise ValueError unless all arguments fit ``logits``.
+    """Raise ValueError unless all arguments fit ``logits``, and logits are floats.
 
     Args:
         logits: ``(B, C, *spatial)``.
@@ -25,10 +25,15 @@ def check_shapes(
             f"logits of shape {shape} do not fit: expected (batch, {num_classes or 'classes'}, *spatial). "
             "Pass logits, not labels, and set num_classes to the number of output channels."
         )
+    for name, value in {"logits": logits, "reference": reference}.items():
+        if value is not None and not value.is_floating_point():
+            raise ValueError(f"{name} of type {value.dtype} do not fit: expected floats. Pass logits, not labels.")
     if reference is not None and tuple(reference.shape) != shape:
         raise ValueError(f"reference has shape {tuple(reference.shape)}, expected {shape}: logits like the input.")
     expected = (shape[0], 1, *shape[2:])
     for name, value in maps.items():
+        if value is not None and value.is_complex():
+            raise ValueError(f"{name} has complex numbers: expected class indices or a mask.")
         if value is not None and tuple(value.shape) != expected:
             raise ValueError(
                 f"{name} has shape {tuple(value.shape)}, expected {expected}: class indices or a mask with one channel."
