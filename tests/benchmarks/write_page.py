@@ -83,8 +83,8 @@ def gpu() -> Iterator[str]:
         "measurements and is not in them; no other card, no fp16 graph and no 3D training were measured.\n"
     )
     yield (
-        f"V-Net, 4 patches of 112 x 112 x 80, bfloat16, forward and backward: {volume['first']} ms with weights channels"
-        f" first, {volume['last']} ms channels-last.\n"
+        "V-Net, 4 patches of 112 x 112 x 80, bfloat16, forward and backward: "
+        f"{volume['first']} ms with weights channels first, {volume['last']} ms channels-last.\n"
     )
     yield "Whether a step can be one CUDA graph, with the losses that the ACDC bundle gives a method:\n"
     yield from table(
