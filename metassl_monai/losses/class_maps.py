@@ -10,7 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["class_sums", "histogram", "likeliest_class"]
+from .confidences import at_least_float
+
+__all__ = ["class_sums", "histogram", "likeliest_class", "look_up"]
 
 
 def likeliest_class(logits: Tensor) -> Tensor:
@@ -22,13 +24,27 @@ def likeliest_class(logits: Tensor) -> Tensor:
     Returns:
         Class indices, ``(B, 1, *spatial)``.
     """
-    classes = logits.shape[1]
-    if _elsewhere(logits) or classes > 255:
+    if _elsewhere(logits):
         return logits.max(dim=1, keepdim=True).indices
-    ranks = torch.arange(classes, 0, -1, dtype=torch.uint8).view(1, -1, *[1] * (logits.ndim - 2))
-    first = ((logits == logits.amax(dim=1, keepdim=True)) * ranks).amax(dim=1, keepdim=True)
-    # NaN equals nothing: any class will do there
-    return (classes - first.clamp_min(1)).long()
+    # the number of classes before the first one that reaches the maximum
+    logits = at_least_float(logits)
+    largest = logits.amax(dim=1, keepdim=True)
+    before, smaller, count = torch.ones_like(largest), torch.empty_like(largest), torch.zeros_like(largest)
+    for c in range(logits.shape[1] - 1):
+        # into floats, since a comparison that makes booleans is not vectorized
+        torch.lt(logits[:, c : c + 1], largest, out=smaller)
+        count += before.mul_(smaller)
+    return count.long()
+
+
+def look_up(table: Tensor, codes: Tensor) -> Tensor:
+    """``table[codes]``, of the shape of ``codes``.
+
+    Args:
+        table: shape ``(K,)``.
+        codes: indices, int32 or int64, any shape.
+    """
+    return table.index_select(0, codes.flatten()).view(codes.shape)
 
 
 def histogram(codes: Tensor, bins: int) -> Tensor:

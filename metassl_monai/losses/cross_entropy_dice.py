@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .class_maps import class_sums
+from .class_maps import look_up
 from .confidences import at_least_float
 from .functional import DICE_SMOOTH, cross_entropy_map, soft_dice
 
@@ -67,13 +67,11 @@ class _CrossEntropyDice(torch.autograd.Function):
         include_background: bool | None,
     ) -> tuple[Tensor, Tensor]:
         p = logits.log_softmax(dim=1)
-        cross_entropy = p.gather(1, target).neg_()
-        loss = (weight * cross_entropy).sum()
+        loss = -(p.gather(1, target) * weight).sum()
         p = p.exp_()
         dice, terms = torch.zeros_like(loss), list[Tensor]()
         if include_background is not None:
-            hit = cross_entropy.neg_().exp_()
-            dice, terms = _dice(p, hit, target, dice_weight, squared, include_background)
+            dice, terms = _dice(p, target, dice_weight, squared, include_background)
         ctx.squared, ctx.with_dice = squared, include_background is not None
         few = p.shape[1] <= 255
         ctx.save_for_backward(p, target.to(torch.uint8) if few else target, weight, dice_weight, *terms)
@@ -90,7 +88,7 @@ class _CrossEntropyDice(torch.autograd.Function):
             slope, pull = (dice_gradient * term for term in terms)
             pull = pull.view(1, -1, *[1] * (p.ndim - 2))
             gradient = p * (2 * pull) if ctx.squared else pull.expand_as(p)
-            aimed = slope.take(target) * p.gather(1, target)
+            aimed = look_up(slope, target) * p.gather(1, target)
             # what softmax takes off every class: the mean of the derivatives over the classes
             mean = (gradient * p).sum(dim=1, keepdim=True).add_(aimed)
             if dice_weight is not None:
@@ -103,18 +101,14 @@ class _CrossEntropyDice(torch.autograd.Function):
 
 
 def _dice(
-    p: Tensor, hit: Tensor, target: Tensor, weight: Tensor | None, squared: bool, include_background: bool
+    p: Tensor, target: Tensor, weight: Tensor | None, squared: bool, include_background: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """Soft Dice loss, and its derivatives by the hits and by the sizes of the classes."""
     voxels, classes = [0, *range(2, p.ndim)], p.shape[1]
-    size_of_p = p.square() if squared else p
-    if weight is None:
-        size_of_p, sizes = size_of_p.sum(dim=voxels), class_sums(torch.ones_like(hit), target, classes)
-    else:
-        size_of_p, sizes = (size_of_p * weight).sum(dim=voxels), class_sums(weight, target, classes)
-        hit = hit * weight
-    numerator = 2 * class_sums(hit, target, classes) + DICE_SMOOTH
-    denominator = sizes + size_of_p + DICE_SMOOTH
+    weight = p.new_ones(1).expand_as(target) if weight is None else weight
+    own = torch.zeros_like(p).scatter_(1, target, weight)
+    denominator = own.sum(dim=voxels) + ((p.square() if squared else p) * weight).sum(dim=voxels) + DICE_SMOOTH
+    numerator = 2 * own.mul_(p).sum(dim=voxels) + DICE_SMOOTH
     counted = torch.ones_like(numerator)
     if not include_background:
         counted = counted * (torch.arange(classes, device=p.device) > 0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
-from .class_maps import histogram
+from .class_maps import histogram, look_up
 from .functional import WEIGHT_FLOOR
 from .region_accuracy import RegionAccuracyWeights
 from .regions import Quadripartition, Region, kept_regions
@@ -92,5 +92,5 @@ class RegionWeightedLoss(_Loss):
 
 def weight_map(table: Tensor, codes: Tensor, mask: Tensor | None) -> Tensor:
     """Look up the weight of every voxel; 0 outside the mask."""
-    weight = table.take(codes.long())
+    weight = look_up(table, codes.int())
     return weight if mask is None else torch.where(mask != 0, weight, 0)

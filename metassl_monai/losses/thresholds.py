@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .class_maps import class_sums
+from .class_maps import class_sums, look_up
 
 __all__ = ["AdaptiveThreshold", "FixedThreshold"]
 
@@ -102,7 +102,7 @@ class AdaptiveThreshold(nn.Module):
         """
         if self.training:
             self._update(confidence, label, mask)
-        return self.values.clamp_max(self.cap).to(confidence.dtype).take(label)
+        return look_up(self.values.clamp_max(self.cap).to(confidence.dtype), label)
 
     def _update(self, confidence: Tensor, label: Tensor, mask: Tensor | None) -> None:
         sums, counts = sum_over_ranks(torch.stack(class_statistics(confidence, label, mask, self.num_classes)))
