@@ -119,7 +119,7 @@ def _cases(datalist: dict[str, Any], lists: Iterable[str]) -> list[Case]:
         items = datalist.get(key)
         for item in items if isinstance(items, list) else ():
             # Items whose paths are malformed are reported by the check of the structure.
-            if isinstance(item, dict) and all(_is_path(item[field]) for field in ("image", "label") if field in item):
+            if isinstance(item, dict) and _are_paths(item.get("image", "x")) and _is_path(item.get("label", "x")):
                 case = Case(tuple(image_files(item.get("image", ()))), item.get("label"), key == "labeled")
                 cases.setdefault((case.images, case.label), case)
     labeled = {images for images, label in cases if label}
@@ -135,9 +135,12 @@ def _mistakes(datalist: dict[str, Any]) -> Iterator[Any]:
     yield from channel_mistakes(datalist)
 
 
+def _are_paths(value: Any) -> bool:
+    """Whether it is one path, or several of the channels of an image."""
+    return all(map(_is_path, value)) and bool(value) if isinstance(value, list) else _is_path(value)
+
+
 def _is_path(value: Any) -> bool:
-    if isinstance(value, list):
-        return bool(value) and all(_is_path(path) for path in value)
     return isinstance(value, str) and bool(value) and path_error(value) is None
 
 

@@ -205,6 +205,10 @@ def path_error(path: str) -> str | None:
         return "is absolute"
     if "\0" in path:
         return "has a null character in it"
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return "has a character in it that no name of a file can have"
     return "has a '..' in it" if ".." in PureWindowsPath(path).parts else None
 
 

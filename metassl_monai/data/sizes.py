@@ -62,12 +62,14 @@ def size_mistake(file: str) -> tuple[str, str] | None:
 
 
 def memory_to_read(file: str) -> float:
-    """Return about how much of the machine's memory it takes to read a file, 0 to 1; 0 where the header tells nothing.
+    """Return about how much of the machine's memory it takes to read a file, 0 to 1; 0 where no header tells.
 
     Example:
         >>> memory_to_read("nowhere.nii")
         0.0
     """
+    if not os.path.isfile(file):  # missing, or a folder of DICOM slices
+        return 0.0
     try:
         return math.prod(_claim(file)[0]) * BYTES_A_VOXEL / _memory()
     except Exception:  # what is wrong with it is told where it is read

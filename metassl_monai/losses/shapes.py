@@ -20,7 +20,7 @@ def check_shapes(
         maps: class indices and masks by name, each ``(B, 1, *spatial)`` or None.
     """
     shape = tuple(logits.shape)
-    if len(shape) < 3 or num_classes not in (None, shape[1]):
+    if len(shape) < 3 or num_classes not in (None, shape[1]) or shape[1] == 0:
         raise ValueError(
             f"logits of shape {shape} do not fit: expected (batch, {num_classes or 'classes'}, *spatial). "
             "Pass logits, not labels, and set num_classes to the number of output channels."

@@ -182,7 +182,15 @@ def test_background_may_be_all_there_is_outside_the_labeled_list(dataset: Path) 
     assert _check(dataset) == []
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"labeled": [1, {"image": 3}], "unlabeled": 4}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", "{}", "[" * 100_000, '{"labeled": [1, {"image": 3}], "unlabeled": 4}'),
+        '{"labeled": [{"image": "a.nii", "label": ["b.nii"]}]}',
+        '{"labeled": [{"image": [["a.nii"]], "label": "b.nii"}]}',
+    ],
+    ids=lambda text: text[:30],
+)
 def test_malformed_datalists_do_not_crash(tmp_path: Path, text: str) -> None:
     (tmp_path / "datalist.json").write_text(text)
     problems = _check(tmp_path)

@@ -214,12 +214,17 @@ shapes = st.sampled_from([(2, 3, 4, 4), (1, 3, 4, 4, 2)]) | st.lists(st.integers
 
 
 @st.composite
-def tensors(draw, like=None, classes=False):
-    """Shapes near one that fits, any type, and values that are none."""
+def tensors(draw, like=None, classes=0):
+    """Shapes near one that fits, any type, and values that are none; class indices stay below ``classes``.
+
+    Whether they do is looked at where files are read: a loss that looked would wait for the device.
+    """
     shape = draw(shapes) if like is None or draw(st.integers(0, 4)) == 0 else like
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
     tensor = (
-        torch.randint(0, 3, shape, generator=generator).float() if classes else torch.randn(shape, generator=generator)
+        torch.randint(0, classes, shape, generator=generator).float()
+        if classes
+        else torch.randn(shape, generator=generator)
     )
     special = draw(st.sampled_from([None, None, float("nan"), float("inf"), -float("inf"), 1e38]))
     if special is not None and tensor.numel() and not classes:
@@ -231,11 +236,12 @@ def tensors(draw, like=None, classes=False):
 def arguments(draw):
     shape = draw(shapes)
     one = (shape[0], 1, *shape[2:]) if len(shape) > 1 else shape
+    classes = max([1, *shape[1:2]])
     return {
         "input": draw(tensors(shape)),
-        "target": draw(tensors(one, classes=True)),
+        "target": draw(tensors(one, classes)),
         "reference": draw(st.none() | tensors(shape)),
-        "label": draw(st.none() | tensors(one, classes=True)),
+        "label": draw(st.none() | tensors(one, classes)),
         "mask": draw(st.none() | tensors(one)),
         "ramp": draw(st.sampled_from([0.0, 0.5, 1.0])),
     }
