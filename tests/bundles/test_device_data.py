@@ -34,7 +34,7 @@ def test_cases_are_read_once(bundle, workflow):
             assert all(isinstance(item["image"], torch.Tensor) for item in kept)
 
 
-@pytest.mark.parametrize("names", [["supervised"], ["fixmatch"], ["bcp"]])
+@pytest.mark.parametrize("names", [["supervised"], ["fixmatch"], ["bcp"], ["cps", "hidden_labels"]])
 def test_other_overlays_go_with_it(names, workflow):
     training = workflow("phantom_segmentation", ["train", *names, "device_data"])
     training.initialize()
