@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,11 @@ def test_links_lead_somewhere():
 def test_the_readme_opens_with_its_two_commands():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert lines[3:5] == ["pip install . && metassl demo", 'pip install -e ".[test]" && pytest']
+
+
+def test_the_page_of_benchmarks_is_made_from_its_files():
+    page = runpy.run_path(str(ROOT / "tests" / "benchmarks" / "write_page.py"))["page"]()
+    assert page == (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
 
 def test_the_presets_of_the_documentation_are_those_of_the_code():

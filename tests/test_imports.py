@@ -28,13 +28,14 @@ INTERNAL: dict[str, set[str]] = {
     "methods": {"losses", "networks", "transforms", "ignore"},
     "engines": {"methods", "finite"},
     "handlers": {"losses", "metrics", "report", "files", "finite", "ignore", "network_record"},
-    "data": {"transforms", "files", "ignore", "network_record"},
+    "data": {"transforms", "files", "ignore", "late_imports", "network_record"},
     "planning": {"data", "files", "ignore"},
     "metrics": {"ignore"},
     "report": {"metrics", "files"},
     "files": set(),
     "network_record": {"files"},
     "finite": set(),
+    "late_imports": set(),
     "ignore": set(),
 }
 """Rooms of the package that a room may import beside itself; ``apps`` may see everything."""

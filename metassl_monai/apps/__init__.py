@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from metassl_monai.late_imports import imported_late
 
 from .errors import UserError, user_mistake
 from .writable import check_no_training, check_writable
@@ -14,17 +15,6 @@ if TYPE_CHECKING:
     from .preflight import check_data, check_inference, check_network, check_volumes
     from .run_settings import run_record
     from .stages import first_stage, start_from
-else:
-
-    def __getattr__(name: str) -> Any:
-        # importing MONAI takes seconds, which commands that run no bundle need not wait for
-        if name in __all__:
-            for module in ("command_line", "preflight", "run_settings", "stages"):
-                found = vars(import_module(f".{module}", __name__))
-                if name in found:
-                    return found[name]
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
 
 __all__ = [
     "UserError",
@@ -41,3 +31,6 @@ __all__ = [
     "start_from",
     "user_mistake",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = imported_late(__name__, __all__, ("command_line", "preflight", "run_settings", "stages"))

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from metassl_monai.late_imports import imported_late
 
 from .abdomenct1k import prepare_abdomenct1k
 from .acdc import prepare_acdc
@@ -33,26 +34,6 @@ if TYPE_CHECKING:
     )
     from .slices import SliceDataset
     from .tiles import TileDataset
-else:
-
-    def __getattr__(name: str) -> Any:
-        # importing MONAI takes seconds, which writing a datalist need not wait for
-        if name in __all__:
-            for module in (
-                "check",
-                "device_dataset",
-                "heart_box",
-                "phantom",
-                "predictions",
-                "reading",
-                "slices",
-                "tiles",
-            ):
-                found = vars(import_module(f".{module}", __name__))
-                if name in found:
-                    return found[name]
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
 
 __all__ = [
     "READERS",
@@ -88,6 +69,13 @@ __all__ = [
     "validate_datalist",
     "write_datalist",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = imported_late(
+        __name__,
+        __all__,
+        ("check", "device_dataset", "heart_box", "phantom", "predictions", "reading", "slices", "tiles"),
+    )
 
 READERS: dict[str, Callable[..., dict[str, Any]]] = {
     "abdomenct1k": prepare_abdomenct1k,

@@ -119,4 +119,5 @@ class GraphedStep:
 
 
 def _processor_randomness() -> tuple[Any, ...]:
-    return random.getstate(), str(np.random.get_state()), torch.random.get_rng_state().numpy().tobytes()
+    _, numbers, position, *_ = np.random.get_state()
+    return random.getstate(), np.asarray(numbers).tobytes(), position, torch.random.get_rng_state().numpy().tobytes()

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .class_maps import look_up
 from .confidences import at_least_float
@@ -30,7 +29,10 @@ def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Te
         weight: of each voxel, ``(B, 1, *spatial)``; receives no gradient.
 
     Returns:
-        A scalar, at least float32. It can be differentiated once.
+        A scalar, at least float32.
+
+    Raises:
+        RuntimeError: when its gradient is to be differentiated.
     """
     if torch.compiler.is_compiling():
         return (weight * cross_entropy_map(logits, target)).sum()
@@ -78,8 +80,9 @@ class _CrossEntropyDice(torch.autograd.Function):
         return loss, dice
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, loss_gradient: Tensor, dice_gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # as under create_graph, which would take what follows for constants
+            raise RuntimeError("cross-entropy and Dice can be differentiated once: leave out create_graph.")
         p, target, weight, dice_weight, *terms = ctx.saved_tensors
         target = target.long()
         everywhere, at_target = loss_gradient * weight, -loss_gradient * weight

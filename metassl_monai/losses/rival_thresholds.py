@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .class_maps import look_up
 from .confidences import at_least_float
 from .thresholds import class_statistics, sum_over_ranks
 
@@ -56,7 +57,7 @@ class FlexMatchThreshold(nn.Module):
         """Update the thresholds in training mode and return that of every voxel, see :class:`AdaptiveThreshold`."""
         if self.training:
             self._update(confidence, label, mask)
-        return self.values.to(confidence.dtype).take(label)
+        return look_up(self.values.to(confidence.dtype), label)
 
     def _update(self, confidence: Tensor, label: Tensor, mask: Tensor | None) -> None:
         sure = (confidence > self.value).to(confidence.dtype)
@@ -120,7 +121,7 @@ class FreeMatchThreshold(nn.Module):
             if reference is None:
                 raise ValueError("FreeMatchThreshold needs the reference's logits: call it through Quadripartition.")
             self._update(confidence, at_least_float(reference).softmax(dim=1), mask)
-        return self.values.to(confidence.dtype).take(label)
+        return look_up(self.values.to(confidence.dtype), label)
 
     def _update(self, confidence: Tensor, probabilities: Tensor, mask: Tensor | None) -> None:
         inside = confidence.new_ones(1).expand_as(confidence) if mask is None else (mask != 0).to(confidence.dtype)

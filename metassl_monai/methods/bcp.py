@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metassl_monai.losses.functional import hard_label
 from metassl_monai.transforms import BidirectionalCopyPaste as CopyPaste
 
 from .base import Batch, Method, Pair, Step
@@ -69,7 +70,7 @@ class BidirectionalCopyPaste(Method):
         mask: Any = self.paste.mask
         mixture_of = torch.arange(len(image), device=image.device) % len(prediction)
         labeled = self.labeled_reference(lambda x: in_halves(self.teacher, x), image, prediction[mixture_of])
-        labeled_guess, pseudo_label = labeled.max(1, keepdim=True).indices, unlabeled.max(1, keepdim=True).indices
+        labeled_guess, pseudo_label = hard_label(labeled, None), hard_label(unlabeled, None)
         pseudo_label = largest_components(pseudo_label, unlabeled.shape[1])
         reference = self.paste(labeled, unlabeled, randomize=False)
         label = self.paste(labeled_guess, pseudo_label, randomize=False)

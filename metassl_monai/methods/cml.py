@@ -11,6 +11,8 @@ import torch
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 
+from metassl_monai.losses.functional import hard_label
+
 from .base import Batch, Pair, Step
 from .cml_pretraining import CrossViewPretraining
 from .components import largest_components
@@ -29,7 +31,7 @@ class PseudoLabel(NamedTuple):
     @classmethod
     def of(cls, logits: Tensor) -> PseudoLabel:
         """Make labels from logits."""
-        return cls(logits, largest_components(logits.max(1, keepdim=True).indices, logits.shape[1]))
+        return cls(logits, largest_components(hard_label(logits, None), logits.shape[1]))
 
 
 class CrossViewMutualLearning(CrossViewPretraining):

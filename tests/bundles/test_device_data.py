@@ -30,8 +30,9 @@ def test_cases_are_read_once(bundle, workflow):
     for name in ("train::dataset", "train::unlabeled_dataset", "validate::dataset", "hidden_labels::dataset"):
         dataset = parser.get_parsed_content(name)
         kept = getattr(dataset, "volumes", getattr(dataset, "tiles", getattr(dataset, "_cache", None)))
-        if kept is not None:
-            assert all(isinstance(item["image"], torch.Tensor) for item in kept)
+        # validation volumes may be left in their files, for want of memory
+        assert kept is not None or name == "validate::dataset"
+        assert all(isinstance(item["image"], torch.Tensor) for item in kept or ())
 
 
 @pytest.mark.parametrize("names", [["supervised"], ["fixmatch"], ["bcp"], ["cps", "hidden_labels"]])

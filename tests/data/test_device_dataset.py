@@ -43,6 +43,15 @@ def test_slices_that_nobody_annotated_are_in_neither_stream_twice():
     torch.testing.assert_close(batch(unlabeled, [3])["image"][0], unlabeled[3]["image"], atol=3e-4, rtol=0)
 
 
+def test_many_classes_are_kept_apart():
+    many = {
+        "image": torch.zeros(1, 4, 4, 2),
+        "label": torch.arange(250.0, 266.0).view(1, 4, 4, 1).expand(-1, -1, -1, 2),
+    }
+    found = batch(SliceDataset([many], identity, progress=False), [0])
+    assert torch.equal(found["label"][0], many["label"][..., 0])
+
+
 def test_ignored_voxels_stay_ignored():
     part = volume((4, 4, 2))
     part["label"][:, :2] = -1
@@ -103,6 +112,7 @@ def test_an_empty_data_set_is_empty():
         (SliceDataset([volume((4, 4, 2)), volume((6, 4, 2))], identity, progress=False), "resize or crop"),
         (patches((2, 6, 4)), "smaller than the patch"),
         (Dataset([volume((4, 4))]), "keeps no samples"),
+        (SliceDataset([{"image": torch.full((1, 4, 4, 2), 7e4)}], identity, progress=False), "cannot hold"),
     ],
 )
 def test_what_cannot_be_a_batch_is_told(dataset, message):

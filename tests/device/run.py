@@ -153,7 +153,8 @@ class Report:
     def show(self, seconds: float) -> None:
         """Print a short table, last of all."""
         for note in self.notes("timing"):
-            _say(f"{note['name']:50} {note.get('median_ms', note['status'])} ms  {note.get('peak_mib', '')} MiB")
+            milliseconds = note.get("mean_ms", note.get("ms", note["status"]))
+            _say(f"{note['name']:50} {milliseconds} ms  {note.get('peak_mib', '')} MiB")
         checks = self.notes("checks")
         for note in checks:
             if note["status"] != "passed":

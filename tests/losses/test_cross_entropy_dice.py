@@ -90,6 +90,13 @@ def test_logits_as_large_as_they_get_stay_finite():
     assert all(value.isfinite().all() for value in values)
 
 
+def test_a_second_derivative_is_refused():
+    logits, target, weight, dice_weight = sample(3, (4, 4))
+    loss = sum(cross_entropy_and_dice(logits, target, weight, dice_weight))
+    with pytest.raises(RuntimeError, match="can be differentiated once"):
+        torch.autograd.grad(loss, logits, create_graph=True)
+
+
 def test_the_logits_are_kept_once_for_the_backward_pass():
     logits, target, weight, dice_weight = sample(4, (64, 64), torch.float32)
     kept = {}
