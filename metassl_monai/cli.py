@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``metassl`` command: thin, all logic lies in :mod:`metassl_monai.apps`."""
+"""The ``metassl`` command: thin, all logic lies in the package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except ValueError as error:
-            from metassl_monai.apps.errors import tell_and_exit
+            from metassl_monai.bundle.errors import tell_and_exit
 
             tell_and_exit(error)
             raise
@@ -238,7 +238,7 @@ def experiment(
     pictures: Annotated[int, typer.Option(min=0, help="Number of cases to draw as each row segments them.")] = 0,
 ) -> None:
     """Run a grid of methods, presets, labeled subsets and seeds, and make tables of it; goes on where it stopped."""
-    from metassl_monai.apps.experiment_run import run_experiment
+    from metassl_monai.experiments.run import run_experiment
 
     chosen = (row or (), labeled or (), subset or (), seed or ())
     run_experiment(file, dataset_dir, out, results, stored, *chosen, pictures=pictures)
@@ -250,7 +250,7 @@ def bundle(
     out: Annotated[Path, typer.Option(help="Folder to copy it into.")] = Path(),
 ) -> None:
     """Copy a bundle out of the package, or list the bundles."""
-    from metassl_monai.apps.bundles import bundle_names, copy_bundle
+    from metassl_monai.bundle.locate import bundle_names, copy_bundle
 
     typer.echo("\n".join(bundle_names()) if name is None else f"copied to {copy_bundle(name, out)}")
 

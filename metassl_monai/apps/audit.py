@@ -14,10 +14,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from metassl_monai.bundle.errors import UserError
+
 from .audit_expressions import expression_flags, imported_names, path_flag
 from .audit_names import name_mistake
 from .audit_weights import file_flag
-from .errors import UserError
 
 _identity = id  # elsewhere ids are those of a config
 __all__ = ["Finding", "audit_bundle", "print_audit"]

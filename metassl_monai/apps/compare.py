@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from metassl_monai.bundle.errors import UserError
+from metassl_monai.bundle.writable import check_writable_file
 from metassl_monai.files import nan_for_null, write_json
 from metassl_monai.report import compare_cases
-
-from .errors import UserError
-from .writable import check_writable_file
 
 __all__ = ["compare_evaluations", "verdict", "verdicts"]
 

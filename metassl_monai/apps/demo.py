@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from metassl_monai.bundle.errors import UserError
+from metassl_monai.bundle.locate import bundle_path, config_files, run_bundle
+from metassl_monai.bundle.writable import check_writable
 from metassl_monai.data import make_phantom
 from metassl_monai.report import summarize
 
-from .bundles import bundle_path, config_files, run_bundle
-from .errors import UserError
 from .evaluate import evaluate_predictions
-from .writable import check_writable
 
 __all__ = ["run_demo"]
 

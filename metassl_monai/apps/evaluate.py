@@ -11,6 +11,8 @@ import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
+from metassl_monai.bundle.errors import UserError, refuse, refuse_problems
+from metassl_monai.bundle.writable import check_writable
 from metassl_monai.data import (
     check_datalist,
     check_images,
@@ -26,9 +28,6 @@ from metassl_monai.data.label_values import label_classes, label_mistake
 from metassl_monai.data.pictures import is_picture
 from metassl_monai.metrics import segmentation_metrics
 from metassl_monai.report import case_rows, write_case_table
-
-from .errors import UserError, refuse, refuse_problems
-from .writable import check_writable
 
 __all__ = ["evaluate_predictions", "load_prediction"]
 

@@ -12,14 +12,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from metassl_monai.bundle.errors import UserError, refuse
+from metassl_monai.bundle.locate import bundle_path, config_files, run_bundle
+from metassl_monai.bundle.writable import check_writable
 from metassl_monai.data import prediction_mistakes
 from metassl_monai.data.datalist import parse_json
 from metassl_monai.planning import Case, image_cases
 
-from .bundles import bundle_path, config_files, run_bundle
-from .errors import UserError, refuse
 from .segmenter import Segmenter, read_inference, save_predictions, succeeds
-from .writable import check_writable
 
 __all__ = ["infer", "segment_images"]
 

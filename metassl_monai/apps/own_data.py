@@ -10,13 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from metassl_monai.bundle.errors import UserError, refuse_problems
+from metassl_monai.bundle.locate import bundles_root
+from metassl_monai.bundle.writable import check_writable
 from metassl_monai.data import check_datalist, read_datalist, write_datalist
 from metassl_monai.files import write_json
 from metassl_monai.planning import Collected, collect_folder, device_at_hand, make_plan, take_fingerprint, write_bundle
-
-from .bundles import bundles_root
-from .errors import UserError, refuse_problems
-from .writable import check_writable
 
 __all__ = ["prepare_folder", "update_folder"]
 

@@ -14,15 +14,14 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from metassl_monai.bundle.errors import UserError
+from metassl_monai.bundle.locate import run_bundle
+from metassl_monai.bundle.writable import check_writable_file
 from metassl_monai.data import DatalistError
 from metassl_monai.data.datalist import LISTS, parse_json
 from metassl_monai.files import nan_for_null
 from metassl_monai.report import history_figure, read_history
 from metassl_monai.report.page import Picture, Section, figure_picture, file_picture, write_page
-
-from .bundles import run_bundle
-from .errors import UserError
-from .writable import check_writable_file
 
 __all__ = ["write_report"]
 

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metassl_monai.bundle.errors import UserError
+from metassl_monai.bundle.writable import check_writable_file
 from metassl_monai.data import READERS, write_datalist
-
-from .errors import UserError
-from .writable import check_writable_file
 
 __all__ = ["prepare_data", "prepare_datalist", "report_problems"]
 

@@ -13,13 +13,12 @@ import torch
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
+from metassl_monai.bundle.errors import UserError, refuse, user_mistake
+from metassl_monai.bundle.locate import config_files
+from metassl_monai.bundle.preflight import check_network
 from metassl_monai.data import Problem, check_images
 from metassl_monai.data.check import Kind
 from metassl_monai.planning.headers import reason_of
-
-from .bundles import config_files
-from .errors import UserError, refuse, user_mistake
-from .preflight import check_network
 
 __all__ = ["Segmenter", "keep_probabilities", "read_inference", "save_predictions", "succeeds"]
 

@@ -18,6 +18,9 @@ from rich.table import Table
 from torch import Tensor
 from tqdm import tqdm
 
+from metassl_monai.bundle.errors import UserError
+from metassl_monai.bundle.locate import bundle_path, config_files
+from metassl_monai.bundle.writable import check_writable_file
 from metassl_monai.data import load_datalist, read_scan
 from metassl_monai.data.channels import image_files
 from metassl_monai.files import atomic_write
@@ -25,10 +28,7 @@ from metassl_monai.handlers.drawing import write_figure
 from metassl_monai.losses import FixedThreshold, Quadripartition, Region
 from metassl_monai.report import NO_REGION, quadripartition_figure
 
-from .bundles import bundle_path, config_files
-from .errors import UserError
 from .segmenter import Segmenter, keep_probabilities, read_inference, succeeds
-from .writable import check_writable_file
 
 __all__ = ["Suggestion", "format_suggestions", "measure_doubt", "rank_cases", "suggest"]
 

@@ -14,8 +14,8 @@ from typing import Any
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
-from .bundles import bundle_path, config_files, run_bundle
-from .errors import UserError
+from metassl_monai.bundle.errors import UserError
+from metassl_monai.bundle.locate import bundle_path, config_files, run_bundle
 
 __all__ = ["iterations_in", "train_bundle"]
 

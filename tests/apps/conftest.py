@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from metassl_monai.apps.bundles import bundle_path
+from metassl_monai.bundle.locate import bundle_path
 
 NAMES = ("background", "vessel", "bone")
 

@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from metassl_monai.apps.audit import audit_bundle
-from metassl_monai.apps.bundles import bundle_names, bundle_path
+from metassl_monai.bundle.locate import bundle_names, bundle_path
 from metassl_monai.cli import app
 
 RUN = "$open('/tmp/ran', 'w')"
@@ -68,7 +68,7 @@ EVIL = {
     "$torch.nn.functional.torch.serialization.pickle.loads(b'')": "is not on the list",
     "$monai.data.utils.os.system('id')": "monai.data.utils.os.system is not",
     "$monai.bundle.run('x')": "monai.bundle.run is not",
-    "$metassl_monai.apps.bundles.run_command(['id'])": "run_command is not",
+    "$metassl_monai.bundle.locate.run_command(['id'])": "run_command is not",
     "$copy.copy(os)": "hands over os",
     "$(lambda f: f)(torch)": "hands over torch",
     "$[os.system][0]('id')": "only known when it runs",

@@ -11,7 +11,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from metassl_monai.apps import bundles
+from metassl_monai.bundle import locate
 from metassl_monai.cli import app
 
 
@@ -23,7 +23,7 @@ def metassl(*arguments):
 def commands(monkeypatch):
     """Collect the command lines instead of running them."""
     run = []
-    monkeypatch.setattr(bundles, "run_command", run.append)
+    monkeypatch.setattr(locate, "run_command", run.append)
     return run
 
 
@@ -47,7 +47,7 @@ def test_infer_runs_the_bundle(commands):
 
 
 def test_bundle_lists_and_copies(tmp_path):
-    assert metassl("bundle").output.split() == bundles.bundle_names()
+    assert metassl("bundle").output.split() == locate.bundle_names()
     assert metassl("bundle", "phantom_segmentation", "--out", tmp_path).exit_code == 0
     assert (tmp_path / "phantom_segmentation" / "configs" / "train.json").is_file()
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metassl_monai.apps.compare import compare_evaluations, verdict, verdicts
-from metassl_monai.apps.errors import UserError
+from metassl_monai.bundle.errors import UserError
 from metassl_monai.cli import app
 from metassl_monai.report import case_rows, compare_cases, write_case_table
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from metassl_monai.apps import UserError
 from metassl_monai.apps.demo import run_demo
+from metassl_monai.bundle import UserError
 
 
 def test_the_demo_never_touches_a_folder_that_exists(tmp_path):

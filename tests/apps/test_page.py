@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metassl_monai.apps import page
-from metassl_monai.apps.bundles import bundle_path
+from metassl_monai.bundle.locate import bundle_path
 from metassl_monai.cli import app
 from metassl_monai.report import case_rows, overlay_figure, write_case_table
 

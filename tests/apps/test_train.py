@@ -8,9 +8,9 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from metassl_monai.apps import UserError, bundles
-from metassl_monai.apps.bundles import bundle_path, config_files
 from metassl_monai.apps.train import iterations_in, train_bundle
+from metassl_monai.bundle import UserError, bundles
+from metassl_monai.bundle.locate import bundle_path, config_files
 from metassl_monai.cli import app
 from metassl_monai.methods import CrossPseudoSupervision
 

@@ -18,7 +18,7 @@ import monai
 import torch
 from monai.bundle import ConfigParser
 
-from metassl_monai.apps.bundles import bundle_path, config_files
+from metassl_monai.bundle.locate import bundle_path, config_files
 from metassl_monai.data import case_loading
 from metassl_monai.files import write_json
 from metassl_monai.metrics import dice_by_structure

@@ -11,8 +11,8 @@ import pytest
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
-from metassl_monai.apps import user_mistake
-from metassl_monai.apps.bundles import bundle_path, config_files
+from metassl_monai.bundle import user_mistake
+from metassl_monai.bundle.locate import bundle_path, config_files
 from metassl_monai.data import (
     prepare_abdomenct1k,
     prepare_brats2019,

@@ -16,7 +16,7 @@ import torch
 from monai.utils import set_determinism
 from PIL import Image
 
-from metassl_monai.apps.bundles import bundle_names
+from metassl_monai.bundle.locate import bundle_names
 from metassl_monai.data import load_datalist, prediction_path, read_scan
 from metassl_monai.data.geometry import grid_distance
 

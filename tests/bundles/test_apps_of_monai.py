@@ -12,8 +12,8 @@ from monai.bundle import ConfigWorkflow, create_workflow
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems
 
-from metassl_monai.apps import user_mistake
-from metassl_monai.apps.bundles import bundle_names, bundle_path, config_files, copy_bundle
+from metassl_monai.bundle import user_mistake
+from metassl_monai.bundle.locate import bundle_names, bundle_path, config_files, copy_bundle
 
 TINY = {"features": [4, 8, 16, 32, 64]}
 

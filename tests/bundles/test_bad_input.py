@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from metassl_monai.apps import UserError
-from metassl_monai.apps.bundles import bundle_command, bundle_path
-from metassl_monai.apps.command_line import check_command_line, command_mistakes
-from metassl_monai.apps.command_values import value_mistakes
+from metassl_monai.bundle import UserError
+from metassl_monai.bundle.command_line import check_command_line, command_mistakes
+from metassl_monai.bundle.command_values import value_mistakes
+from metassl_monai.bundle.locate import bundle_command, bundle_path
 from metassl_monai.networks import UNet2D
 
 ACDC = "acdc_cardiac_mri_segmentation"

@@ -12,7 +12,7 @@ import pytest
 from monai.bundle import ConfigParser
 from monai.inferers.utils import _get_scan_interval
 
-from metassl_monai.apps.bundles import bundle_names, bundle_path
+from metassl_monai.bundle.locate import bundle_names, bundle_path
 
 ROOT = Path(__file__).parents[2]
 BUNDLES = bundle_names()
@@ -86,7 +86,7 @@ def test_inference_needs_only_our_networks_and_readers(bundle):
     config = read(bundle, "inference")
     checks = {"check_command_line", "check_inference", "check_network", "check_volumes", "check_writable"}
     imports = {statement: statement.split()[-1] for statement in config.pop("imports")}
-    assert {name for statement, name in imports.items() if " metassl_monai.apps " in statement} == checks
+    assert {name for statement, name in imports.items() if " metassl_monai.bundle " in statement} == checks
     assert set(imports.values()) - checks <= {"glob", "os", "torch", "Image", "metassl_monai"}
     del config["initialize"], config["checks"]
     text = json.dumps(config)

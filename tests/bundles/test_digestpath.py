@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from metassl_monai.apps.bundles import bundle_path
 from metassl_monai.apps.evaluate import evaluate_predictions
+from metassl_monai.bundle.locate import bundle_path
 from metassl_monai.data import load_datalist, prediction_path
 
 DIGESTPATH = "digestpath_pathology_segmentation"

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from metassl_monai.apps.bundles import bundle_command, bundle_path, config_files
 from metassl_monai.apps.evaluate import evaluate_predictions
+from metassl_monai.bundle.locate import bundle_command, bundle_path, config_files
 
 BUNDLE = "phantom_segmentation"
 SIZE = ["--spatial_size", "[32,32]", "--features", "[4,8,16,32,64]"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from ignite.engine import Events
 
-from metassl_monai.apps.bundles import bundle_names, bundle_path
+from metassl_monai.bundle.locate import bundle_names, bundle_path
 from metassl_monai.finite import first_not_finite
 
 PHANTOM = "phantom_segmentation"

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from metassl_monai.apps.bundles import bundle_command, bundle_names, bundle_path, config_files
+from metassl_monai.bundle.locate import bundle_command, bundle_names, bundle_path, config_files
 
 PHANTOM = "phantom_segmentation"
 

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from metassl_monai.apps.bundles import bundle_names
+from metassl_monai.bundle.locate import bundle_names
 from metassl_monai.network_record import made_with
 
 PHANTOM = "phantom_segmentation"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from metassl_monai.apps.bundles import bundle_names
+from metassl_monai.bundle.locate import bundle_names
 from metassl_monai.engines import prepare_streams
 
 BOTH = {"network": {"network"}, "second_network": {"second_network"}}

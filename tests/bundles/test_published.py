@@ -8,7 +8,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from metassl_monai.apps.bundles import bundle_names, bundle_path, config_files
+from metassl_monai.bundle.locate import bundle_names, bundle_path, config_files
 from metassl_monai.losses import CrossEntropyDiceLoss, CrossEntropyLinearDiceLoss, KLDivergenceLoss
 from metassl_monai.methods import GaussianRamp
 

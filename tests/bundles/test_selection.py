@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from metassl_monai.apps.bundles import bundle_names
+from metassl_monai.bundle.locate import bundle_names
 from metassl_monai.report import read_history
 
 

@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 
-from metassl_monai.apps.bundles import bundle_command, bundle_path, config_files
+from metassl_monai.bundle.locate import bundle_command, bundle_path, config_files
 
 PHANTOM = bundle_path("phantom_segmentation")
 TINY = [

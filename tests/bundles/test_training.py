@@ -7,7 +7,7 @@ import monai.bundle
 import pytest
 import torch
 
-from metassl_monai.apps.bundles import bundle_names, bundle_path
+from metassl_monai.bundle.locate import bundle_names, bundle_path
 
 
 @pytest.mark.parametrize("bundle", bundle_names())

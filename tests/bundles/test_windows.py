@@ -11,8 +11,8 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor
 
-from metassl_monai.apps.bundles import bundle_path, config_files
-from metassl_monai.apps.experiment import read_experiment
+from metassl_monai.bundle.locate import bundle_path, config_files
+from metassl_monai.experiments.definition import read_experiment
 
 from .conftest import BRATS, LA, PANCREAS
 

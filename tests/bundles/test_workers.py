@@ -11,7 +11,7 @@ import torch
 from monai.data import DataLoader
 from monai.utils import set_determinism
 
-from metassl_monai.apps.bundles import bundle_names, bundle_path
+from metassl_monai.bundle.locate import bundle_names, bundle_path
 
 DIGESTPATH, BRATS = "digestpath_pathology_segmentation", "brats2019_mri_segmentation"
 DATASETS = ("train::dataset", "train::unlabeled_dataset", "validate::dataset", "hidden_labels::dataset")

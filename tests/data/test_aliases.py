@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from metassl_monai.apps import check_data
-from metassl_monai.apps.errors import UserError
+from metassl_monai.bundle import check_data
+from metassl_monai.bundle.errors import UserError
 from metassl_monai.data import check_datalist, make_phantom
 from metassl_monai.data.aliases import alias_errors
 

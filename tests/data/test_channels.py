@@ -12,9 +12,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from metassl_monai.apps.errors import user_mistake
-from metassl_monai.apps.preflight import check_inference, check_volumes
-from metassl_monai.apps.run_settings import _Walk
+from metassl_monai.bundle.errors import user_mistake
+from metassl_monai.bundle.preflight import check_inference, check_volumes
+from metassl_monai.bundle.run_settings import _Walk
 from metassl_monai.data import (
     SavePredictiond,
     case_loading,

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metassl_monai.apps import UserError
 from metassl_monai.apps.evaluate import evaluate_predictions
 from metassl_monai.apps.prepare import prepare_datalist
+from metassl_monai.bundle import UserError
 from metassl_monai.data import (
     DatalistError,
     check_datalist,

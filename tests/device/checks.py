@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from workflows import BUNDLE, CUDA, DEVICE, Notes, few_patients, workflow
 
 from metassl_monai import losses
-from metassl_monai.apps import user_mistake
-from metassl_monai.apps.bundles import bundle_path
+from metassl_monai.bundle import user_mistake
+from metassl_monai.bundle.locate import bundle_path
 from metassl_monai.losses import PRESETS, metassl_losses
 
 CLASSES, ITERATIONS = 4, 4

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigWorkflow
 
-from metassl_monai.apps.bundles import bundle_path, config_files
+from metassl_monai.bundle.locate import bundle_path, config_files
 from metassl_monai.data import READERS, write_datalist
 
 BUNDLE = "acdc_cardiac_mri_segmentation"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metassl_monai.apps.bundles import bundle_command, bundle_path, config_files
+from metassl_monai.bundle.locate import bundle_command, bundle_path, config_files
 
 BUNDLE = bundle_path("phantom_segmentation")
 EPOCHS = 8
@@ -41,7 +41,7 @@ KINDS = (*SIGNALS, WHILE_SAVING, BETWEEN_RENAMES, AFTER_THE_LAST)
 
 # A process that has imported everything and forks the trainings, since to import takes longer than to train.
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["monai.bundle", "mlflow", "metassl_monai.apps", "metassl_monai.engines", __name__])
+_processes.set_forkserver_preload(["monai.bundle", "mlflow", "metassl_monai.bundle", "metassl_monai.engines", __name__])
 
 
 @dataclass

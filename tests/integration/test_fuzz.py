@@ -19,8 +19,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metassl_monai.apps import check_command_line
-from metassl_monai.apps.bundles import bundle_path, config_files
+from metassl_monai.bundle import check_command_line
+from metassl_monai.bundle.locate import bundle_path, config_files
 from metassl_monai.data import check_datalist, check_images
 from metassl_monai.data.datalist import DatalistError, datalist_errors, read_datalist
 from metassl_monai.losses import (

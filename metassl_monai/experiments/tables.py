@@ -10,7 +10,8 @@ from fnmatch import fnmatchcase
 from statistics import fmean
 from typing import NamedTuple
 
-from .comparison import Comparison, holm, paired_comparison, subject_differences
+from metassl_monai.report.comparison import Comparison, holm, paired_comparison, subject_differences
+
 from .runs import Run, mean_score, subject_scores
 
 __all__ = ["by_row", "dice_table", "pairs_table", "runs_table"]

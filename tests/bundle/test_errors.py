@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from metassl_monai.apps import UserError, user_mistake
-from metassl_monai.apps.errors import refuse, silence_mistakes, tell_and_exit
+from metassl_monai.bundle import UserError, user_mistake
+from metassl_monai.bundle.errors import refuse, silence_mistakes, tell_and_exit
 from metassl_monai.losses import metassl_losses
 
 
@@ -50,7 +50,7 @@ def test_a_failure_of_something_else_is_no_mistake():
 @pytest.mark.parametrize(("code", "exit_code"), [("what, where, remedy", "what, where, remedy"), (3, 3)])
 def test_a_program_ends_with_the_message_or_the_status(code, exit_code, monkeypatch):
     error = UserError(code)
-    monkeypatch.setattr("metassl_monai.apps.errors.user_mistake", lambda error: error)
+    monkeypatch.setattr("metassl_monai.bundle.errors.user_mistake", lambda error: error)
     with pytest.raises(SystemExit) as end:
         tell_and_exit(error)
     assert end.value.code == exit_code
@@ -61,7 +61,7 @@ import logging, sys
 from monai.engines import SupervisedEvaluator
 from monai.handlers import StatsHandler
 import torch
-from metassl_monai.apps.errors import refuse, silence_mistakes, tell_root_cause
+from metassl_monai.bundle.errors import refuse, silence_mistakes, tell_root_cause
 
 logging.basicConfig(stream=sys.stdout, level=logging.INFO)
 sys.excepthook = tell_root_cause

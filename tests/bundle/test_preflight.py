@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from metassl_monai.apps import UserError, check_network, start_from
+from metassl_monai.bundle import UserError, check_network, start_from
 
 
 @pytest.mark.parametrize("nested", [False, True])

@@ -3,8 +3,15 @@ from __future__ import annotations
 
 import pytest
 
-from metassl_monai.apps import UserError
-from metassl_monai.apps.bundles import bundle_command, bundle_names, bundle_path, config_files, copy_bundle, run_command
+from metassl_monai.bundle import UserError
+from metassl_monai.bundle.locate import (
+    bundle_command,
+    bundle_names,
+    bundle_path,
+    config_files,
+    copy_bundle,
+    run_command,
+)
 
 
 def test_a_bundle_is_found_by_name_and_by_path(tmp_path):

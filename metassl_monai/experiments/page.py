@@ -11,9 +11,9 @@ from typing import Any
 
 from metassl_monai.files import atomic_write
 
-from .result_figures import dice_figure
-from .result_tables import by_row, dice_table, pairs_table, runs_table
+from .figures import dice_figure
 from .runs import Run, read_run
+from .tables import by_row, dice_table, pairs_table, runs_table
 
 __all__ = ["cases_picture", "results_page", "write_results"]
 

@@ -12,17 +12,11 @@ from statistics import fmean, stdev
 
 import pytest
 
-from metassl_monai.apps.experiment import read_experiment
-from metassl_monai.report import (
-    dice_figure,
-    holm,
-    mean_score,
-    paired_comparison,
-    read_run,
-    results_page,
-    write_results,
-    write_run,
-)
+from metassl_monai.experiments.definition import read_experiment
+from metassl_monai.experiments.figures import dice_figure
+from metassl_monai.experiments.page import results_page, write_results
+from metassl_monai.experiments.runs import mean_score, read_run, write_run
+from metassl_monai.report import holm, paired_comparison
 
 ROOT = Path(__file__).parents[2]
 SUBJECTS = ("a", "b", "c", "d", "e", "f")

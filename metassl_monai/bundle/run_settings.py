@@ -29,7 +29,7 @@ _NO_MATTER = frozenset(
 
 
 def run_record(*ids: str) -> dict[str, Any] | None:
-    """Return what these ids of the running config depend on, for ``$metassl_monai.apps.run_record('seed')`` in it.
+    """Return what these ids of the running config depend on, for ``$metassl_monai.bundle.run_record('seed')`` in it.
 
     Every reference is followed. An expression of plain settings is recorded as its value, any other one as its text.
     Cases are recorded as their files inside the data folder, so that a datalist counts by what it lists. Places,

@@ -14,16 +14,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 
+from metassl_monai.apps.evaluate import load_prediction
+from metassl_monai.bundle.errors import UserError
+from metassl_monai.bundle.locate import run_bundle
 from metassl_monai.data import load_datalist, prediction_path, read_datalist, read_label, read_scan, write_datalist
 from metassl_monai.data.channels import image_files
 from metassl_monai.data.pictures import first_channel
 from metassl_monai.files import atomic_write, write_json
-from metassl_monai.report import cases_picture, methods_figure
+from metassl_monai.report import methods_figure
 
-from .bundles import run_bundle
-from .errors import UserError
-from .evaluate import load_prediction
-from .experiment import Cell, same_runs
+from .definition import Cell, same_runs
+from .page import cases_picture
 
 __all__ = ["draw_pictures"]
 

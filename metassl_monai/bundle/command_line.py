@@ -42,7 +42,7 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
 
 
 def running_config() -> Any:
-    """Return the whole config that is being evaluated, for ``$metassl_monai.apps.running_config()`` in a config.
+    """Return the whole config that is being evaluated, for ``$metassl_monai.bundle.running_config()`` in a config.
 
     It is what really runs: all files merged, then the overrides and the tracking settings.
 

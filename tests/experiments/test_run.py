@@ -14,10 +14,10 @@ from filelock import FileLock
 from monai.bundle import ConfigParser
 from typer.testing import CliRunner
 
-from metassl_monai.apps import UserError, bundles
-from metassl_monai.apps.experiment import read_experiment, select
+from metassl_monai.bundle import UserError, bundles
 from metassl_monai.cli import app
-from metassl_monai.report import mean_score, read_run
+from metassl_monai.experiments.definition import read_experiment, select
+from metassl_monai.experiments.runs import mean_score, read_run
 
 ROOT = Path(__file__).parents[2]
 CASES = ["06SR5RBREL16DQ6M8LWS", "0RZDK210BSMWAA6467LU", "1D7CUD1955YZPGK8XHJX", "1GU15S0GJ6PFNARO469W"]

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from metassl_monai.report import Run, read_run
+from metassl_monai.bundle.command_line import unknown_ids
+from metassl_monai.bundle.errors import UserError
+from metassl_monai.bundle.locate import bundle_command, bundle_path, config_files
 
-from .bundles import bundle_command, bundle_path, config_files
-from .command_line import unknown_ids
-from .errors import UserError
-from .experiment_check import mistakes, row_name
+from .check import mistakes, row_name
+from .runs import Run, read_run
 
 __all__ = ["Cell", "read_experiment", "same_runs", "select"]
 

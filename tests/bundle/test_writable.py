@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from metassl_monai.apps import UserError
-from metassl_monai.apps.writable import check_no_training, check_writable, check_writable_file
+from metassl_monai.bundle import UserError
+from metassl_monai.bundle.writable import check_no_training, check_writable, check_writable_file
 from metassl_monai.cli import app
 
 

@@ -15,11 +15,11 @@ import torch
 from monai.transforms import LoadImage
 from typer.testing import CliRunner
 
-from metassl_monai.apps import UserError, bundles, experiment_pictures
-from metassl_monai.apps.experiment import read_experiment
-from metassl_monai.apps.experiment_pictures import draw_pictures
+from metassl_monai.bundle import UserError, bundles, experiment_pictures
 from metassl_monai.cli import app
 from metassl_monai.data import read_datalist
+from metassl_monai.experiments.definition import read_experiment
+from metassl_monai.experiments.pictures import draw_pictures
 from metassl_monai.report import methods_figure
 
 CASES = ["06SR5RBREL16DQ6M8LWS", "0RZDK210BSMWAA6467LU", "1D7CUD1955YZPGK8XHJX", "1GU15S0GJ6PFNARO469W"]

@@ -24,17 +24,19 @@ from filelock import FileLock, Timeout
 from monai.utils import path_to_sqlite_uri
 
 import metassl_monai
+from metassl_monai.apps.prepare import prepare_datalist
+from metassl_monai.bundle.errors import UserError
+from metassl_monai.bundle.locate import bundle_path, run_bundle
+from metassl_monai.bundle.writable import check_writable
 from metassl_monai.data import read_datalist
 from metassl_monai.files import write_json
 from metassl_monai.handlers.checkpoint_file import found_checkpoints
-from metassl_monai.report import read_history, read_run, subject_differences, write_results, write_run
+from metassl_monai.report import read_history, subject_differences
 
-from .bundles import bundle_path, run_bundle
-from .errors import UserError
-from .experiment import Cell, read_experiment, same_runs, select
-from .experiment_pictures import draw_pictures
-from .prepare import prepare_datalist
-from .writable import check_writable
+from .definition import Cell, read_experiment, same_runs, select
+from .page import write_results
+from .pictures import draw_pictures
+from .runs import read_run, write_run
 
 __all__ = ["run_experiment"]
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trainings side by side: their definition, their runs, and the page of results made from them."""
