@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from metassl_monai.late_imports import imported_late
 
 from .errors import UserError, user_mistake
+from .protocol import is_published
 from .writable import check_no_training, check_writable
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     "check_volumes",
     "check_writable",
     "first_stage",
+    "is_published",
     "run_record",
     "running_config",
     "start_from",

@@ -451,7 +451,8 @@ def test_copy_reads_the_features_of_the_copy(make: Callable, tiny: Any) -> None:
 
 
 NETWORKS = {
-    "3D": (lambda: [kind(1, 2, features=(4, 4, 4, 4, 4)) for kind in (VNet3D, ResNet34VNet3D)], {}, (16, 16, 32)),
+    # not 16 or 32 along the first axis: below, oneDNN takes wrong gradients in bfloat16 where that axis has 2 voxels
+    "3D": (lambda: [kind(1, 2, features=(4, 4, 4, 4, 4)) for kind in (VNet3D, ResNet34VNet3D)], {}, (48, 16, 16)),
     "2D": (lambda: [UNet2D(1, 2, features=(4, 4, 4, 4, 4)) for _ in range(2)], {}, (16, 32)),
     "MONAI": (
         lambda: [BasicUNet(2, 1, 2, features=(4, 4, 4, 4, 4, 4)) for _ in range(2)],
