@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from metassl_monai.late_imports import imported_late
 
 from .errors import UserError, user_mistake
-from .protocol import is_published
 from .writable import check_no_training, check_writable
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ __all__ = [
     "check_volumes",
     "check_writable",
     "first_stage",
-    "is_published",
     "run_record",
     "running_config",
     "start_from",

@@ -16,6 +16,7 @@ from .digestpath import prepare_digestpath
 from .la import prepare_la
 from .orientation import reoriented
 from .pancreas_ct import prepare_pancreas_ct
+from .protocol import is_published
 
 if TYPE_CHECKING:
     from .check import Problem, check_datalist, check_images
@@ -49,6 +50,7 @@ __all__ = [
     "check_datalist",
     "check_images",
     "datalist_orientation",
+    "is_published",
     "labeled_box",
     "load_datalist",
     "make_phantom",

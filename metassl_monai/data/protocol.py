@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from .errors import UserError
-
 __all__ = ["is_published"]
 
 
@@ -19,17 +17,15 @@ def is_published(protocol: str, datalist: str | None) -> bool:
         datalist: the datalist that names the annotations; None where there is none.
 
     Raises:
-        UserError: for any other protocol, and for the published one without a datalist.
+        ValueError: for any other protocol, and for the published one without a datalist.
 
     Example:
-        >>> from metassl_monai.bundle import is_published
+        >>> from metassl_monai.data import is_published
         >>> is_published("whole", None), is_published("published", "datalist.json")
         (False, True)
     """
     if protocol not in ("whole", "published"):
-        raise UserError(f"--protocol {protocol}: choose whole or published.")
+        raise ValueError(f"--protocol {protocol}: choose whole or published.")
     if protocol == "published" and datalist is None:
-        raise UserError(
-            "--protocol published crops images to their annotations: pass --datalist FILE, which names them."
-        )
+        raise ValueError("--protocol published crops images to their annotations: name these by --datalist FILE.")
     return protocol == "published"
