@@ -83,12 +83,11 @@ def _in_reading_order(config: Config, known: list[str]) -> Config:
     place = known.index("num_classes")
     order = ("_desc_", *known[:place], *added, *known[place:])
     stages = ("deterministic_transforms", "random_transforms", "preprocessing", "dataset")
-    sections = {
-        key: {name: config[key][name] for name in dict.fromkeys((*stages, *config[key])) if name in config[key]}
-        for key in ("train", "validate")
-        if key in config
-    }
-    return {key: sections.get(key, config[key]) for key in order if key in config}
+    ordered = {key: config[key] for key in order if key in config}
+    for key in {"train", "validate"} & ordered.keys():
+        section = ordered[key]
+        ordered[key] = {name: section[name] for name in dict.fromkeys((*stages, *section)) if name in section}
+    return ordered
 
 
 def _of_dimension(dimension: str) -> Iterator[str]:
