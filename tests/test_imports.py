@@ -22,10 +22,10 @@ PACKAGE = Path(metassl_monai.__file__).parent
 NAME = "metassl_monai"
 
 INTERNAL: dict[str, set[str]] = {
-    "losses": set(),
-    "networks": set(),
+    "losses": {"options"},
+    "networks": {"options"},
     "transforms": set(),
-    "methods": {"losses", "networks", "transforms", "ignore"},
+    "methods": {"losses", "networks", "transforms", "ignore", "options"},
     "engines": {"methods", "finite"},
     "handlers": {"losses", "metrics", "report", "files", "finite", "ignore", "network_record"},
     "data": {"transforms", "files", "ignore", "late_imports", "network_record"},
@@ -38,6 +38,7 @@ INTERNAL: dict[str, set[str]] = {
     "finite": set(),
     "late_imports": set(),
     "ignore": set(),
+    "options": set(),
 }
 INTERNAL["apps"] = {"bundle", "planning", "losses", "data", "files", "handlers", "metrics", "report"}
 INTERNAL["experiments"] = INTERNAL["apps"] | {"apps", "__version__"}

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from .class_maps import look_up
-from .confidences import at_least_float
 from .functional import DICE_SMOOTH, cross_entropy_map, soft_dice
+from .precision import at_least_float
 
 __all__ = ["cross_entropy_and_dice", "weighted_cross_entropy"]
 

@@ -53,6 +53,15 @@ class MonitoredLoss(_Loss):
         return self.loss(*args, **kwargs)
 
     @property
+    def measures(self) -> bool:
+        """Whether the MetaSSL loss measures its weights on labeled images."""
+        return getattr(self.metassl, "measures", False)
+
+    def measure(self, *args: Any, **kwargs: Any) -> None:
+        """Let the MetaSSL loss measure, see :meth:`MetaSSLUnlabeledLoss.measure`."""
+        self.metassl.measure(*args, **kwargs)
+
+    @property
     def partition(self) -> Quadripartition:
         """The partition of the MetaSSL loss."""
         return self.metassl.partition

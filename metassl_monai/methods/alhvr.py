@@ -10,13 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from metassl_monai.losses.functional import hard_label, masked_mean
+from metassl_monai.losses.functional import hard_label, masked_mean, normalized_entropy
 from metassl_monai.networks import Features
 
 from . import alhvr_terms as terms
 from .alhvr_terms import Prototypes, Regions
 from .base import Batch, Method, Pair, Step, all_images, at_unannotated, require_two
-from .entropy import normalized_entropy
 from .perturbations import PERTURBATIONS
 
 __all__ = ["ALHVR"]

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metassl_monai.losses.confidences import at_least_float
 from metassl_monai.losses.functional import cross_entropy_map, masked_mean
+from metassl_monai.losses.precision import at_least_float
 
 __all__ = ["Prototypes", "Regions", "confidence", "cosines", "mean_of_lowest", "prototype_terms", "surer"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ class Method(nn.Module):
 
     A labeled loss that does not learn from the reference says so: ``reads_reference = False``. Methods then spare the
     passes that only make references of labeled images, see :meth:`labeled_reference`.
+
+    An unlabeled loss that ``measures`` its weights sees each labeled pair of its name, in training mode and after the
+    labeled loss, where that one looks at the reference, too.
 
     With ``partial_labels`` voxels may be left unannotated: they count in no labeled loss and are compared with their
     reference by the unlabeled loss, each as heavy as a voxel of an unlabeled image; thresholds follow the unlabeled
@@ -100,12 +103,19 @@ class Method(nn.Module):
                 loss = self.unlabeled_losses[pair.name](pair.prediction, pair.reference, pair.label, pair.mask)
                 losses[f"unlabeled/{pair.name}"] = ramp * pair.weight * loss
             else:
-                target, known = self.annotated(pair.target)
-                loss = self.labeled_losses[pair.name](
-                    pair.prediction, target, pair.reference, pair.label, overlap(pair.mask, known), ramp
-                )
-                losses[f"labeled/{pair.name}"] = pair.weight * loss
+                losses[f"labeled/{pair.name}"] = pair.weight * self._labeled_loss(pair, pair.target, ramp)
         return {**losses, **extras}, prediction
+
+    def _labeled_loss(self, pair: Pair, target: Tensor, ramp: float) -> Tensor:
+        target, known = self.annotated(target)
+        judged = pair.prediction, target, pair.reference, pair.label, overlap(pair.mask, known)
+        labeled_loss = self.labeled_losses[pair.name]
+        loss: Tensor = labeled_loss(*judged, ramp)
+        if self.training and _sees_reference(labeled_loss) and pair.name in self.unlabeled_losses:
+            unlabeled_loss: Any = self.unlabeled_losses[pair.name]
+            if getattr(unlabeled_loss, "measures", False):
+                unlabeled_loss.measure(*judged)
+        return loss
 
     def annotated(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
         """Split an annotation into class indices everywhere, and where they are known; None where that is everywhere.
@@ -129,7 +139,7 @@ class Method(nn.Module):
     @property
     def reads_labeled_references(self) -> bool:
         """Whether a labeled loss learns from the reference."""
-        return any(getattr(loss, "reads_reference", True) for loss in self.labeled_losses.values())
+        return any(map(_reads_reference, self.labeled_losses.values()))
 
     def labeled_reference(self, judge: Callable[[Tensor], Tensor], images: Tensor, own: Tensor) -> Tensor:
         """Return what judges labeled images, made aside: random numbers go on as if it had not been.
@@ -139,8 +149,7 @@ class Method(nn.Module):
             images: the labeled images, ``(B, channels, *spatial)``.
             own: what stands in where no labeled loss looks at the reference, ``(B, C, *spatial)``.
         """
-        watched = any(getattr(loss, "watches_reference", False) for loss in self.labeled_losses.values())
-        if not (self.partial_labels or watched or self.reads_labeled_references):
+        if not (self.partial_labels or any(map(_sees_reference, self.labeled_losses.values()))):
             return own.detach()
         return aside(judge, images)
 
@@ -177,6 +186,14 @@ def require_two(network: nn.Module, second_network: nn.Module) -> None:
             "network and second_network are the same object, so it would teach itself: "
             'build a second one (in a config: "second_network_def": "%network_def").'
         )
+
+
+def _reads_reference(loss: nn.Module) -> bool:
+    return getattr(loss, "reads_reference", True)
+
+
+def _sees_reference(loss: nn.Module) -> bool:
+    return _reads_reference(loss) or getattr(loss, "watches_reference", False)
 
 
 def _by_name(loss: nn.Module | Mapping[str, nn.Module], name: str, stream: str) -> nn.Module:

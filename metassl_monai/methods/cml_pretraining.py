@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metassl_monai.losses.confidences import at_least_float
+from metassl_monai.losses.precision import at_least_float
 from metassl_monai.networks import MeanOfTwo
 
 from .base import Batch, Method, Pair, Step

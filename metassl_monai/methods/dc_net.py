@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metassl_monai.losses.confidences import at_least_float
 from metassl_monai.losses.decoupled import DIRECTED, SURE
+from metassl_monai.losses.precision import at_least_float
 from metassl_monai.losses.thresholds import sum_over_ranks
 from metassl_monai.networks import Features
 from metassl_monai.networks.second_decoder import fresh_copy

@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metassl_monai.losses.confidences import at_least_float
-from metassl_monai.losses.functional import cross_entropy_map, hard_label, masked_mean
-
-from .entropy import normalized_entropy
+from metassl_monai.losses.functional import cross_entropy_map, hard_label, masked_mean, normalized_entropy
+from metassl_monai.losses.precision import at_least_float
 
 __all__ = ["consistency", "contrast", "reliable", "review", "uncertainty"]
 

@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from metassl_monai.losses.confidences import at_least_float
-from metassl_monai.losses.functional import WEIGHT_FLOOR, hard_label
+from metassl_monai.losses.functional import WEIGHT_FLOOR, hard_label, normalized_entropy
+from metassl_monai.losses.precision import at_least_float
 from metassl_monai.networks import Features
 from metassl_monai.networks.second_decoder import fresh_copy
 
 from .alhvr_terms import Prototypes, cosines
 from .base import Batch, Method, Step, all_images, at_unannotated, pair_streams
-from .entropy import normalized_entropy
 
 __all__ = ["ReliableMutualLearning", "reliability"]
 

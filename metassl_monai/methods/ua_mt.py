@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from .entropy import normalized_entropy
+from metassl_monai.losses.functional import normalized_entropy
+
 from .selective import SelectiveMeanTeacher
 
 __all__ = ["UncertaintyAwareMeanTeacher"]
