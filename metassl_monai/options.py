@@ -24,7 +24,8 @@ def check_option(name: str, value: object, known: Collection[str]) -> None:
         >>> check_option("mode", "half", ("quad", "confidence"))
         Traceback (most recent call last):
         ...
-        ValueError: mode='half' is unknown: choose one of ('quad', 'confidence').
+        ValueError: mode='half' is unknown: choose 'quad' or 'confidence'.
     """
     if value not in known:
-        raise ValueError(f"{name}={value!r} is unknown: choose one of {known}.")
+        words = " or ".join(map(repr, known)) if len(known) == 2 else f"one of {list(known)}"
+        raise ValueError(f"{name}={value!r} is unknown: choose {words}.")

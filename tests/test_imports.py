@@ -48,7 +48,7 @@ OUTSIDE: dict[str, set[str]] = {
     "losses": {"torch"},
     "networks": {"torch", "monai"},
     "transforms": {"torch", "numpy", "monai"},
-    "methods": {"torch", "monai"},
+    "methods": {"torch", "monai", "typing_extensions"},
 }
 """All that a room may import from other packages, the standard library aside."""
 

@@ -92,7 +92,9 @@ def grid_mistake(
     return f"lies up to {distance:.3g} voxels beside {name}" if distance > SAME_GRID else None
 
 
-def channels_first(files: Sequence[str], parts: Sequence[tuple[np.ndarray, dict]]) -> tuple[np.ndarray, dict]:
+def channels_first(
+    files: Sequence[str], parts: Sequence[tuple[np.ndarray, dict[str, Any]]]
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Return voxels and metadata of an image, with several channels in front and a single one without an axis.
 
     Args:

@@ -167,7 +167,8 @@ def _place_causes(slices: list[Slice]) -> Iterator[str]:
 
 def _normal(slices: list[Slice]) -> np.ndarray:
     normal: np.ndarray = np.cross(*slices[0].axes)
-    return normal / np.linalg.norm(normal)
+    unit: np.ndarray = normal / np.linalg.norm(normal)
+    return unit
 
 
 def _step(slices: list[Slice]) -> np.ndarray:

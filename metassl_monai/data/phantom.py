@@ -175,7 +175,8 @@ def _draw_heart(rng: np.random.Generator, grid: Grid) -> Heart:
 def _wobble(rng: np.random.Generator, angle: np.ndarray, strength: float) -> np.ndarray:
     """Return a factor around 1 that varies smoothly with the angle, so that no outline is a plain ellipse."""
     waves = [rng.normal(0, strength) / k * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in (1, 2, 3, 4)]
-    return 1 + np.sum(waves, axis=0)
+    voxels: np.ndarray = 1 + np.sum(waves, axis=0)
+    return voxels
 
 
 def _papillary(rng: np.random.Generator, depth: np.ndarray, angle: np.ndarray) -> np.ndarray:
@@ -185,7 +186,8 @@ def _papillary(rng: np.random.Generator, depth: np.ndarray, angle: np.ndarray) -
     for place in rng.uniform((0.3, -1.4), (1.4, -0.3)):
         distance, size = rng.uniform(0.55, 0.75), rng.uniform(0.12, 0.24)
         masks.append(np.hypot(x - distance * np.cos(place), y - distance * np.sin(place)) < size)
-    return masks[0] | masks[1]
+    voxels: np.ndarray = masks[0] | masks[1]
+    return voxels
 
 
 def _paint(rng: np.random.Generator, grid: Grid, heart: Heart) -> np.ndarray:
@@ -216,7 +218,8 @@ def _paint(rng: np.random.Generator, grid: Grid, heart: Heart) -> np.ndarray:
 def _texture(rng: np.random.Generator, shape: tuple[int, ...], voxels: float) -> np.ndarray:
     """Return smooth noise with mean 0 and standard deviation 1; ``voxels`` is its grain in the slice."""
     noise = gaussian_filter(rng.normal(size=shape), (voxels, voxels, 0.6), mode="wrap")
-    return (noise - noise.mean()) / noise.std()
+    found: np.ndarray = (noise - noise.mean()) / noise.std()
+    return found
 
 
 def _acquire(rng: np.random.Generator, image: np.ndarray, grid: Grid) -> np.ndarray:
@@ -226,7 +229,8 @@ def _acquire(rng: np.random.Generator, image: np.ndarray, grid: Grid) -> np.ndar
     shading = np.exp(sum(rng.normal(0, 0.15) * term for term in terms))
     real, imaginary = rng.normal(0, rng.uniform(0.03, 0.07), (2, *image.shape))
     magnitude = np.hypot(image * shading + real, imaginary)
-    return np.rint(magnitude * rng.uniform(250, 600)).clip(0, 32767).astype(np.int16)
+    voxels: np.ndarray = np.rint(magnitude * rng.uniform(250, 600)).clip(0, 32767).astype(np.int16)
+    return voxels
 
 
 def _affine(rng: np.random.Generator, size: tuple[int, int, int]) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -254,4 +258,5 @@ def _disturb(rng: np.random.Generator, label: np.ndarray, strength: float) -> np
     for axis in (0, 1):
         index[axis] = middle[axis] + (index[axis] - middle[axis]) * grow
         index[axis] += bend * _texture(rng, label.shape, 0.06 * min(label.shape[:2]))
-    return map_coordinates(label, index, order=0)
+    voxels: np.ndarray = map_coordinates(label, index, order=0)
+    return voxels

@@ -77,7 +77,7 @@ class ScanReader(ImageReader):
                 (file, reader, reader.read(file, **kwargs)) for file in ensure_tuple(data) for reader in [_reader(file)]
             ]
 
-    def get_data(self, img: Any) -> tuple[Any, dict]:
+    def get_data(self, img: Any) -> tuple[Any, dict[str, Any]]:
         """Return voxels and metadata; several channels come first.
 
         Raises:
@@ -242,4 +242,5 @@ class _LoadScand(LoadImaged):
     """``LoadImaged`` whose mistakes are those of the reader, and not a list of all that was tried."""
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
-        return super().__call__(data, reader or ScanReader())
+        item: dict[Hashable, Any] = super().__call__(data, reader or ScanReader())
+        return item

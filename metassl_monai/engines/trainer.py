@@ -81,13 +81,13 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         self,
         device: str | torch.device,
         max_epochs: int,
-        train_data_loader: Iterable,
+        train_data_loader: Iterable[Any],
         method: nn.Module,
         optimizer: Optimizer,
-        prepare_batch: Callable = prepare_streams,
+        prepare_batch: Callable[..., Any] = prepare_streams,
         inferer: Inferer | None = None,
         compile: bool = False,
-        compile_kwargs: dict | None = None,
+        compile_kwargs: dict[str, Any] | None = None,
         cuda_graph: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -146,7 +146,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         self.scaler.scale(loss).backward()  # type: ignore[union-attr]
         return {name: value.detach() for name, value in losses.items()}, prediction.detach(), loss.detach()
 
-    def _iteration(self, engine: Any, batchdata: Any) -> dict:
+    def _iteration(self, engine: Any, batchdata: Any) -> dict[str, Any]:
         batch = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         labeled = batch["labeled"]
         self.state.batch = batchdata["labeled"]
@@ -163,7 +163,8 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         if self.state.iteration % self.state.epoch_length == 0:
             self._check_epoch()
         self.fire_event(IterationEvents.MODEL_COMPLETED)
-        return self.state.output
+        output: dict[str, Any] = self.state.output
+        return output
 
     def _compute(self, batch: Any) -> None:
         """Forward and backward."""

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from metassl_monai.report.comparison import Comparison, holm, paired_comparison, subject_differences
 
@@ -94,7 +94,7 @@ def runs_table(runs: Sequence[Run]) -> str:
     return _markdown(head, body)
 
 
-def _order(run: Run) -> tuple:
+def _order(run: Run) -> tuple[Any, ...]:
     settings = run["settings"]
     ranks = {"plain": 0, "paper": 1}
     named = settings["row"] != f"{settings['method']}-{settings['preset']}"

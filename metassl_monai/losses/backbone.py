@@ -102,7 +102,8 @@ class PseudoLabelDiceLoss(_Loss):
     ) -> Tensor:
         """Compute the loss; arguments and result as in :class:`MetaSSLUnlabeledLoss`."""
         check_shapes(input, reference=reference, label=label, mask=mask)
-        return self.loss(input, hard_label(reference, label), mask=mask)
+        loss: Tensor = self.loss(input, hard_label(reference, label), mask=mask)
+        return loss
 
 
 class KLDivergenceLoss(_Loss):

@@ -50,7 +50,8 @@ class MonitoredLoss(_Loss):
         """Call the MetaSSL loss without gradient and return the loss."""
         with torch.no_grad():
             self.metassl(*args, **kwargs)
-        return self.loss(*args, **kwargs)
+        value: Tensor = self.loss(*args, **kwargs)
+        return value
 
     @property
     def measures(self) -> bool:
@@ -59,7 +60,8 @@ class MonitoredLoss(_Loss):
 
     def measure(self, *args: Any, **kwargs: Any) -> None:
         """Let the MetaSSL loss measure, see :meth:`MetaSSLUnlabeledLoss.measure`."""
-        self.metassl.measure(*args, **kwargs)
+        metassl: Any = self.metassl
+        metassl.measure(*args, **kwargs)
 
     @property
     def partition(self) -> Quadripartition:

@@ -150,4 +150,5 @@ def _threshold(num_classes: int, threshold: str | float, settings: Mapping[str, 
         raise ValueError(
             f"threshold={threshold!r} is unknown: choose 'adaptive', 'flexmatch', 'freematch', or a number."
         )
-    return _THRESHOLDS[threshold](num_classes)
+    built: Threshold = _THRESHOLDS[threshold](num_classes)
+    return built

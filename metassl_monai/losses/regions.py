@@ -115,7 +115,8 @@ class Quadripartition(nn.Module):
     def _regions(self, confidence: Tensor, label: Tensor, other: Tensor) -> Tensor:
         suspicious, discrepant = confidence <= self.threshold(label), label != other
         code = suspicious.to(torch.uint8) + 2 * discrepant.to(torch.uint8)
-        return code & _KEPT_BITS[self.mode]
+        regions: Tensor = code & _KEPT_BITS[self.mode]
+        return regions
 
 
 def kept_regions(mode: Mode) -> tuple[Region, ...]:

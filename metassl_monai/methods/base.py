@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,43 @@ from metassl_monai.ignore import IGNORE
 
 from .pair import Pair, Step, at_unannotated, overlap, pair_streams, unannotated_pairs
 
-__all__ = ["Batch", "Method", "Pair", "Step", "all_images", "aside", "at_unannotated", "overlap", "pair_streams"]
+__all__ = [
+    "Batch",
+    "Losses",
+    "Method",
+    "MethodArguments",
+    "Pair",
+    "Ramp",
+    "Step",
+    "all_images",
+    "aside",
+    "at_unannotated",
+    "overlap",
+    "pair_streams",
+    "require_halves",
+    "require_two",
+]
 
 Batch = Mapping[str, Mapping[str, Tensor]]
 """``{"labeled": {"image", "label"}, "unlabeled": {"image"}}``, each tensor batch-first.
 
 Labels may hold :data:`~metassl_monai.ignore.IGNORE` where the method's ``partial_labels`` is True."""
+
+
+Losses: TypeAlias = nn.Module | Mapping[str, nn.Module]
+"""One loss for all pairs, or one by the name of the pair."""
+
+Ramp: TypeAlias = Callable[[int], float]
+"""A weight at a step, counted from 0."""
+
+
+class MethodArguments(TypedDict, total=False):
+    """What every method takes, see :class:`Method`: by name, or first and in this order."""
+
+    network: nn.Module
+    labeled_loss: Losses
+    unlabeled_loss: Losses
+    ramp: Ramp
 
 
 class Method(nn.Module):
@@ -57,13 +88,7 @@ class Method(nn.Module):
     needs_unlabeled: ClassVar[bool] = True
     partial_labels: bool = False
 
-    def __init__(
-        self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-    ) -> None:
+    def __init__(self, network: nn.Module, labeled_loss: Losses, unlabeled_loss: Losses, ramp: Ramp) -> None:
         super().__init__()
         self.network = network
         self.ramp = ramp
@@ -132,7 +157,7 @@ class Method(nn.Module):
         loss = self.unlabeled_losses[pair.name]
         training = loss.training
         loss.eval()  # thresholds are read: a step moves them once
-        value = loss(pair.prediction, pair.reference, pair.label, pair.mask)
+        value: Tensor = loss(pair.prediction, pair.reference, pair.label, pair.mask)
         loss.train(training)
         return value
 
@@ -188,6 +213,20 @@ def require_two(network: nn.Module, second_network: nn.Module) -> None:
         )
 
 
+def require_halves(network: nn.Module, why: str) -> None:
+    """Raise ValueError where a network is not made of the two submodules ``encoder`` and ``decoder``.
+
+    Args:
+        network: the network.
+        why: what a method does with them, for the message.
+    """
+    if not (hasattr(network, "encoder") and hasattr(network, "decoder")):
+        raise ValueError(
+            f"{type(network).__name__} has no `encoder` and `decoder`, {why}: "
+            "use a network of metassl_monai.networks, or give yours these two submodules."
+        )
+
+
 def _reads_reference(loss: nn.Module) -> bool:
     return getattr(loss, "reads_reference", True)
 
@@ -196,7 +235,7 @@ def _sees_reference(loss: nn.Module) -> bool:
     return _reads_reference(loss) or getattr(loss, "watches_reference", False)
 
 
-def _by_name(loss: nn.Module | Mapping[str, nn.Module], name: str, stream: str) -> nn.Module:
+def _by_name(loss: Losses, name: str, stream: str) -> nn.Module:
     if not isinstance(loss, (Mapping, nn.ModuleDict)):
         return loss
     if name not in loss:

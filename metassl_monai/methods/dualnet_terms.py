@@ -136,7 +136,8 @@ def _prototype(unit: Tensor, inside: Tensor) -> Tensor:
 
 
 def _distance(features: Tensor, prototype: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(features - prototype, dim=1, keepdim=True)
+    term: Tensor = torch.linalg.vector_norm(features - prototype, dim=1, keepdim=True)
+    return term
 
 
 def _mean_of_valid(terms: list[tuple[Tensor, Tensor]]) -> Tensor:

@@ -104,7 +104,8 @@ class ResNet34VNet3D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(B, in_channels, H, W, D)`` to logits ``(B, out_channels, H, W, D)``."""
-        return self.decoder(self.encoder(x))
+        logits: Tensor = self.decoder(self.encoder(x))
+        return logits
 
 
 def _stage(in_channels: int, out_channels: int, number: int) -> nn.Sequential:

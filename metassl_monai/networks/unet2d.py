@@ -65,7 +65,8 @@ class UNet2D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``."""
-        return self.decoder(self.encoder(x))
+        logits: Tensor = self.decoder(self.encoder(x))
+        return logits
 
 
 class _Encoder(nn.Module):
@@ -107,7 +108,8 @@ class _Decoder(nn.Module):
         x = features[-1]
         for i, (up, block) in enumerate(zip(self.upsample, self.blocks)):  # noqa: B905 (TorchScript knows no strict)
             x = block(torch.cat([features[-2 - i], up(x)], dim=1))
-        return self.head(x).contiguous()  # channels first, as softmax and losses want them
+        logits: Tensor = self.head(x).contiguous()  # channels first, as softmax and losses want them
+        return logits
 
 
 def _double_convolution(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:

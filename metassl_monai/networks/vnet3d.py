@@ -99,7 +99,8 @@ class VNetDecoder(nn.Module):
         x = features[-1]
         for i, (up, block) in enumerate(zip(self.up, self.blocks)):  # noqa: B905 (TorchScript knows no strict)
             x = block(up(x) + features[-2 - i])
-        return self.head(self.dropout(x)).contiguous()  # channels first, as softmax and losses want them
+        logits: Tensor = self.head(self.dropout(x)).contiguous()  # channels first, as softmax and losses want them
+        return logits
 
 
 class VNet3D(nn.Module):
@@ -149,7 +150,8 @@ class VNet3D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(B, in_channels, H, W, D)`` to logits ``(B, out_channels, H, W, D)``."""
-        return self.decoder(self.encoder(x))
+        logits: Tensor = self.decoder(self.encoder(x))
+        return logits
 
 
 def _stack(in_channels: int, out_channels: int, level: int) -> nn.Sequential:

@@ -68,7 +68,7 @@ class BatchTransform(Randomizable):
         [[2.0, 3.0], [0.0, 1.0]]
     """
 
-    def __init__(self, transform: Callable | None) -> None:
+    def __init__(self, transform: Callable[..., Any] | None) -> None:
         chain = list(Compose(transform).flatten().transforms) if transform is not None else []
         self.roi_size: Sequence[int] | None = None
         if chain and isinstance(chain[0], RandSpatialCropd):
@@ -296,4 +296,5 @@ def _roi_size(transform: RandSpatialCropd) -> Sequence[int]:
     cropper: Any = transform.cropper
     if cropper.random_size or not cropper.random_center:
         raise ValueError("RandSpatialCropd is known for batches with random_size=False and random_center=True.")
-    return cropper.roi_size
+    size: Sequence[int] = cropper.roi_size
+    return size

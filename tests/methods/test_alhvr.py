@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from metassl_monai.engines.trainer import compile_method
 from metassl_monai.losses import CrossEntropyDiceLoss, SharpenedMSELoss, metassl_losses
 from metassl_monai.methods import ALHVR
-from metassl_monai.methods.alhvr_terms import Prototypes, Regions, cosines, mean_of_lowest, prototype_terms, surer
+from metassl_monai.methods.alhvr_terms import Regions, mean_of_lowest, prototype_terms, surer
 from metassl_monai.methods.perturbations import PERTURBATIONS
+from metassl_monai.methods.prototypes import Prototypes, cosines
 from metassl_monai.networks import Features, UNet2D, VNet3D
 
 CLASSES = 3
@@ -46,7 +47,7 @@ def make() -> Callable[..., ALHVR]:
         own = CrossEntropyDiceLoss(scale=1.0), unlabeled_loss or SharpenedMSELoss()
         losses = own if kind == "own" else metassl_losses(classes)
         options = {"tap": TAP, "beta": 0.7, **options}
-        return ALHVR(networks[0], *losses, lambda step: RAMP, networks[1], **options).train()
+        return ALHVR(networks[0], *losses, lambda step: RAMP, second_network=networks[1], **options).train()
 
     return make
 
@@ -380,7 +381,7 @@ def test_runs_in_three_dimensions_on_a_network_that_monai_brings(make_batch: Cal
     vnets = [VNet3D(1, CLASSES, (2, 4, 4)) for _ in BOTH]
     for (first, second), tap in ((networks, "upcat_4"), (vnets, "decoder.blocks.0")):
         losses = (CrossEntropyDiceLoss(1.0), SharpenedMSELoss()) if kind == "own" else metassl_losses(CLASSES)
-        method = ALHVR(first, *losses, lambda step: RAMP, second, tap).train()
+        method = ALHVR(first, *losses, lambda step: RAMP, second_network=second, tap=tap).train()
         terms, prediction = method(batch, 0)
         assert prediction.shape == (2, CLASSES, 16, 16, 16)
         assert set(terms) == PAIRS | EXTRAS
@@ -449,9 +450,9 @@ def test_wrong_networks_are_refused() -> None:
     network = UNet2D(1, 2, features=(4, 8), dropout=(0.0, 0.0))
     arguments = (*metassl_losses(2), lambda step: 1.0)
     with pytest.raises(ValueError, match=r"^network and second_network are the same object"):
-        ALHVR(network, *arguments, network, TAP)
+        ALHVR(network, *arguments, second_network=network, tap=TAP)
     with pytest.raises(ValueError, match=r"^where the encoder of Sequential ends is not known"):
-        ALHVR(nn.Sequential(nn.Conv2d(1, 2, 1)), *arguments, nn.Sequential(nn.Conv2d(1, 2, 1)), "0")
+        ALHVR(nn.Sequential(nn.Conv2d(1, 2, 1)), *arguments, second_network=nn.Sequential(nn.Conv2d(1, 2, 1)), tap="0")
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from metassl_monai.losses import CrossEntropyLinearDiceLoss, PseudoLabelLinearDiceLoss, metassl_losses
 from metassl_monai.methods import CrossViewMutualLearning, CrossViewPretraining
-from metassl_monai.methods.cml_pretraining import conflict
 from metassl_monai.methods.components import largest_components
 from metassl_monai.methods.half_mix import HalfMix
+from metassl_monai.methods.terms import conflict
 from metassl_monai.networks import MeanOfTwo, SecondDecoder, UNet2D
 
 CLASSES = 3
@@ -242,7 +242,7 @@ def test_network_without_halves_is_refused_with_a_remedy(which: str, make_networ
 
 def test_encoders_that_end_in_other_shapes_are_refused(make_batch: Any) -> None:
     first, second = (UNet2D(1, CLASSES, features=(4, deep), dropout=(0.0, 0.0)) for deep in (8, 6))
-    method = CrossViewMutualLearning(first, *LOSSES["own"](), lambda step: 1.0, second)
+    method = CrossViewMutualLearning(first, *LOSSES["own"](), lambda step: 1.0, second_network=second)
     with pytest.raises(ValueError, match="features of shapes"):
         method(make_batch(), 0)
     method.conflict_weight = 0.0

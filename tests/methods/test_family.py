@@ -474,7 +474,9 @@ def test_batch_without_any_selected_voxel_gives_zero_and_no_nan(
 
 
 def test_selection_must_be_written_by_a_subclass(make_network: Callable) -> None:
-    method = SelectiveMeanTeacher(make_network(), nn.Identity(), nn.Identity(), half_the_step, half_the_step, (0, 1))
+    method = SelectiveMeanTeacher(
+        make_network(), nn.Identity(), nn.Identity(), half_the_step, schedule=half_the_step, limits=(0, 1)
+    )
     with pytest.raises(NotImplementedError, match="SelectiveMeanTeacher must write selected"):
         method.selected(torch.zeros(1), torch.zeros(1), 0.5)
 
@@ -677,7 +679,7 @@ def test_wrong_arguments_are_refused_with_the_remedy(
 def test_one_network_is_no_two_views(make_network: Callable) -> None:
     network = make_network()
     with pytest.raises(ValueError, match="same object"):
-        ConflictCrossView(network, *metassl_losses(3), half_the_step, network)
+        ConflictCrossView(network, *metassl_losses(3), half_the_step, second_network=network)
 
 
 @pytest.mark.parametrize("arguments", [{"threshold": 1.1}, {"threshold": -0.1}, {"weight": -1.0}])

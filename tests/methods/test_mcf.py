@@ -35,7 +35,7 @@ def make(make_network: Callable, dims: int) -> Callable[..., MutualCorrection]:
         own = CrossEntropyDiceLoss(scale=1.0, include_background=False), SharpenedMSELoss(temperature=0.1)
         losses = own if kind == "own" else metassl_losses(3)
         networks = [make_network(batch_norm=False, dims=dims) for _ in NAMES]
-        return MutualCorrection(networks[0], *losses, ramp, networks[1], **options).double()
+        return MutualCorrection(networks[0], *losses, ramp, second_network=networks[1], **options).double()
 
     return make
 
@@ -214,4 +214,4 @@ def test_both_networks_answer_with_their_mean(make: Callable) -> None:
 def test_same_network_twice_is_refused(make_network: Callable) -> None:
     network = make_network()
     with pytest.raises(ValueError, match="same object"):
-        MutualCorrection(network, *metassl_losses(3), lambda step: 1.0, network)
+        MutualCorrection(network, *metassl_losses(3), lambda step: 1.0, second_network=network)

@@ -230,4 +230,4 @@ def test_maps_are_those_of_torch() -> None:
 def test_same_student_twice_is_refused(make_network: Callable) -> None:
     network = make_network()
     with pytest.raises(ValueError, match="same object"):
-        DiscrepancyCorrection(network, *metassl_losses(3), lambda step: 1.0, network)
+        DiscrepancyCorrection(network, *metassl_losses(3), lambda step: 1.0, second_network=network)
