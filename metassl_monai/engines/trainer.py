@@ -91,11 +91,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         cuda_graph: bool = False,
         **kwargs: Any,
     ) -> None:
-        if inferer is not None and not isinstance(inferer, SimpleInferer):
-            raise ValueError(
-                f"inferer={type(inferer).__name__} cannot be used in semi-supervised training: a method runs its "
-                "networks on whole patches. Use SimpleInferer here and the other one for validation and inference."
-            )
+        _require_simple(inferer)
         self.method = method
         self.unwrapped_method.partial_labels |= getattr(train_data_loader, "partial_labels", False)
         super().__init__(
@@ -230,3 +226,11 @@ def compile_method(method: Method, **kwargs: Any) -> None:
             halves = [getattr(module, name) for name in ("encoder", "decoder") if hasattr(module, name)]
             for part in (module, *halves):
                 part.compile(**kwargs)
+
+
+def _require_simple(inferer: Inferer | None) -> None:
+    if inferer is not None and not isinstance(inferer, SimpleInferer):
+        raise ValueError(
+            f"inferer={type(inferer).__name__} cannot be used in semi-supervised training: a method runs its "
+            "networks on whole patches. Use SimpleInferer here and the other one for validation and inference."
+        )

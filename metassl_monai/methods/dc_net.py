@@ -73,12 +73,21 @@ class DecoupledConsistency(TwoDecoders):
         if iterations < 1:
             raise ValueError(f"iterations={iterations}: the threshold needs at least one iteration.")
         super().__init__(*shared, **named)
-        taps = [f"blocks.{i}" for i in reversed(range(_levels(self.first_decoder)))]
+        blocks: Any = self.first_decoder.blocks
+        taps = [f"blocks.{i}" for i in reversed(range(len(blocks)))]
         # the first one's are not used: code that is compiled for a decoder without hooks would serve both
         self.readers = [Features(each, taps) for each in (self.first_decoder, self.second_decoder)]
         self.iterations = iterations
         self.distillation_weight = distillation_weight
         self.register_buffer("threshold", torch.tensor(1 / num_classes))
+
+    def require_network(self, network: nn.Module) -> None:
+        """Raise ValueError where the network has no halves, or no levels whose attention is compared."""
+        if not (hasattr(network, "encoder") and hasattr(getattr(network, "decoder", None), "blocks")):
+            raise ValueError(
+                f"{type(network).__name__} has no `encoder` and `decoder` with `blocks`, whose attention DC-Net "
+                "compares: use UNet2D or VNet3D of metassl_monai.networks."
+            )
 
     def pairs(self, batch: Batch, step: int) -> Step:
         """Judge each decoder by the other on both streams, and the encoder's attention by the second decoder's."""
@@ -113,16 +122,6 @@ class DecoupledConsistency(TwoDecoders):
     def _mask(self, own: Tensor, other: Tensor) -> Tensor:
         sure = torch.minimum(own, other) > self.threshold
         return torch.where(sure, SURE, torch.where(other > own, DIRECTED, 0))
-
-
-def _levels(decoder: nn.Module) -> int:
-    blocks = getattr(decoder, "blocks", None)
-    if not isinstance(blocks, nn.ModuleList):
-        raise ValueError(
-            f"{type(decoder).__name__} has no list of `blocks`, whose attention DC-Net compares: "
-            "use UNet2D or VNet3D of metassl_monai.networks."
-        )
-    return len(blocks)
 
 
 def attention_distance(students: Iterable[Tensor], teachers: Iterable[Tensor]) -> Tensor:

@@ -40,8 +40,12 @@ class TwoDecoders(Method):
 
     def __init__(self, *shared: Any, second_decoder: nn.Module | None = None, **named: Unpack[MethodArguments]) -> None:
         super().__init__(*shared, **named)
-        require_halves(self.network, f"of which {self.title} doubles the latter")
+        self.require_network(self.network)
         self.second_decoder = fresh_copy(self.first_decoder) if second_decoder is None else second_decoder
+
+    def require_network(self, network: nn.Module) -> None:
+        """Raise ValueError where the network cannot be used."""
+        require_halves(network, f"of which {self.title} doubles the latter")
 
     @property
     def first_decoder(self) -> nn.Module:

@@ -10,6 +10,7 @@ from monai.networks.blocks import Convolution
 from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
+from .sides import check_sides
 from .vnet3d import STYLE, VNetDecoder, draw_weights
 
 __all__ = ["ResNet34VNet3D", "ResNetEncoder"]
@@ -49,8 +50,7 @@ class ResNetEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map images ``(B, in_channels, H, W, D)`` to the features of all levels, from full resolution down."""
-        if x.shape[-1] % self.divisor != 0 or x.shape[-2] % self.divisor != 0 or x.shape[-3] % self.divisor != 0:
-            raise ValueError(f"image sides must be multiples of {self.divisor}: resize or pad the images first.")
+        check_sides(x, self.divisor)
         levels: list[Tensor] = [self.stem(x)]
         for stage in self.stages:
             levels.append(stage(levels[-1]))

@@ -10,6 +10,8 @@ import torch
 from monai.networks.blocks import Convolution, UpSample
 from torch import Tensor, nn
 
+from .sides import check_sides
+
 __all__ = ["UNet2D"]
 
 
@@ -81,8 +83,7 @@ class _Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the features of each level, from full resolution down."""
-        if x.shape[-1] % self.divisor != 0 or x.shape[-2] % self.divisor != 0:
-            raise ValueError(f"image sides must be multiples of {self.divisor}: resize or pad the images first.")
+        check_sides(x, self.divisor)
         features: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x = block(x if i == 0 else self.pool(x))

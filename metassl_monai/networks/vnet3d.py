@@ -11,6 +11,10 @@ import torch
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
+from metassl_monai.options import check_option
+
+from .sides import check_sides
+
 __all__ = ["INITIAL_WEIGHTS", "VNet3D", "VNetDecoder", "VNetEncoder", "draw_weights"]
 
 INITIAL_WEIGHTS = ("default", "kaiming")
@@ -50,8 +54,7 @@ class VNetEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map images ``(B, in_channels, H, W, D)`` to the features of all levels, from full resolution down."""
-        if x.shape[-1] % self.divisor != 0 or x.shape[-2] % self.divisor != 0 or x.shape[-3] % self.divisor != 0:
-            raise ValueError(f"image sides must be multiples of {self.divisor}: resize or pad the images first.")
+        check_sides(x, self.divisor)
         levels: list[Tensor] = []
         for block, down in zip(self.blocks, self.down):  # noqa: B905 (one block more; TorchScript knows no strict)
             levels.append(block(x))
@@ -178,8 +181,7 @@ def draw_weights(module: nn.Module, init: str) -> None:
         >>> 1.3 < float(convolution.weight.std() * (8 * 27) ** 0.5) < 1.5
         True
     """
-    if init not in INITIAL_WEIGHTS:
-        raise ValueError(f"init={init!r} is unknown: choose one of {INITIAL_WEIGHTS}.")
+    check_option("init", init, INITIAL_WEIGHTS)
     if init == "kaiming":
         for part in module.modules():
             if isinstance(part, nn.Conv3d | nn.ConvTranspose3d):

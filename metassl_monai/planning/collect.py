@@ -90,8 +90,7 @@ def collect_folder(
     cases = name_subjects(found.cases, subject, images)
     axes = check_headers(cases, len(found.channels) or 1)
     if kept is not None:
-        cases = [case._replace(key=kept.get(str(case.subject), case.key)) if case.label else case for case in cases]
-        validation = None if "validation" in kept.values() else 0
+        cases, validation = _as_kept(cases, kept)
     lists, remarks = divide_cases(cases, validation, seed, where)
     ignored = _ignored(found.ignore, ignore, where)
     names = found.names | read_label_names(label_names)
@@ -112,6 +111,12 @@ def collect_folder(
         spacing_known=found.spacing_known,
         remarks=(*found.remarks, *remarks),
     )
+
+
+def _as_kept(cases: Sequence[Case], kept: Mapping[str, str]) -> tuple[list[Case], int | None]:
+    """Put subjects back into their lists; the number of subjects to hold out of the others: none where some are."""
+    cases = [case._replace(key=kept.get(str(case.subject), case.key)) if case.label else case for case in cases]
+    return cases, None if "validation" in kept.values() else 0
 
 
 def _ignored(of_layout: int | None, given: int | None, where: Path) -> int | None:
