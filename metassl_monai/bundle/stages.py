@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from metassl_monai.finite import first_not_finite
+from metassl_monai.handlers.ranks import wait_for_all_ranks
 from metassl_monai.handlers.record import LENGTH, record_differences
 from metassl_monai.network_record import read_record
 
@@ -72,8 +72,7 @@ def start_from(path: str | Path, *networks: nn.Module) -> str:
     Raises:
         UserError: when the file is missing, damaged, not finite or of another network.
     """
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()  # the first process has written the file
+    wait_for_all_ranks()  # the first process has written the file
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no network of a first stage: run the id 'pretraining' first, or correct the path.")

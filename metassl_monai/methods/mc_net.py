@@ -26,13 +26,12 @@ class MutualConsistency(TwoDecoders):
     tell little: with a MetaSSL loss give ``temperature=1.0``.
 
     Args:
-        network: must have ``encoder``, which maps images to a list of features, and ``decoder``, which maps such a list
-            to logits, as the networks of :mod:`metassl_monai.networks` have.
+        network: see :class:`TwoDecoders`.
         labeled_loss: see :class:`Method`.
         unlabeled_loss: see :class:`Method`; :class:`SoftmaxMSELoss` is the method's own.
         ramp: see :class:`Method`.
         temperature: T of the sharpening; 1 does not sharpen.
-        second_decoder: the second decoder, for the same features; a fresh copy of the network's when None.
+        second_decoder: see :class:`TwoDecoders`.
 
     Raises:
         ValueError: when the network has no ``encoder`` or no ``decoder``, or the temperature is not positive.

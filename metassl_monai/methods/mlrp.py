@@ -32,8 +32,7 @@ class ReliableMutualLearning(TwoDecoders):
     two decoders differ in how they upsample; here the second one is the first one with other initial weights.
 
     Args:
-        network: must have ``encoder``, which maps images to a list of features, and ``decoder``, which maps such a list
-            to logits, as the networks of :mod:`metassl_monai.networks` have.
+        network: see :class:`TwoDecoders`.
         labeled_loss: see :class:`Method`.
         unlabeled_loss: see :class:`Method`; :class:`ReliablePseudoLabelLoss` is the method's own.
         ramp: see :class:`Method`.

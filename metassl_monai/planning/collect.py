@@ -98,8 +98,7 @@ def collect_folder(
     table = found.fixed or class_table(values, names, ignored, where)
     root = _common_folder(lists)
     write_datalist(_datalist(found, lists, table, ignored, root, seed), out / "datalist.json")
-    seldom = seldom_annotated(values, table) if axes == 3 else ()
-    remarks += [remark for remark in (shared_beginnings(cases), *_list_remarks(lists), *seldom) if remark]
+    further = (shared_beginnings(cases), *_list_remarks(lists), *(seldom_annotated(values, table) if axes == 3 else ()))
     return Collected(
         datalist=out / "datalist.json",
         dataset_dir=root,
@@ -109,7 +108,7 @@ def collect_folder(
         channels=found.channels,
         endings=found.endings,
         spacing_known=found.spacing_known,
-        remarks=(*found.remarks, *remarks),
+        remarks=(*found.remarks, *remarks, *filter(None, further)),
     )
 
 

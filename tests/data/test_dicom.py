@@ -246,14 +246,14 @@ def test_a_folder_that_is_no_volume_is_refused(tmp_path: Path, name: str) -> Non
     make, cause = MISTAKES[name]
     series = tmp_path / "series"
     make(series)
-    error = series_problem(series)
-    assert error is not None
-    assert cause in error.cause
-    assert error.file == str(series)
-    assert error.remedy
+    problem = series_problem(series)
+    assert problem is not None
+    assert cause in problem.cause
+    assert problem.file == str(series)
+    assert problem.remedy
     with pytest.raises(DatalistError) as caught:
         read_scan(series)
-    assert str(caught.value) == str(error)
+    assert caught.value.problem == problem
 
 
 def test_a_tilt_within_the_tolerance_is_read_as_it_is(tmp_path: Path) -> None:
