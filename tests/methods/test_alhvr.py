@@ -21,6 +21,7 @@ from metassl_monai.methods.alhvr_terms import Regions, mean_of_lowest, prototype
 from metassl_monai.methods.perturbations import PERTURBATIONS
 from metassl_monai.methods.prototypes import Prototypes, cosines
 from metassl_monai.networks import Features, UNet2D, VNet3D
+from tests.methods.plain import softmax, top
 
 CLASSES = 3
 TAP = "decoder.upsample.0.preconv"
@@ -64,15 +65,6 @@ class Voxel(NamedTuple):
     perturbed: list[float]
     feature: list[float]
     perturbed_feature: list[float]
-
-
-def softmax(values: list[float], temperature: float = 1.0) -> list[float]:
-    exponentials = [math.exp(value / temperature) for value in values]
-    return [value / sum(exponentials) for value in exponentials]
-
-
-def top(values: list[float]) -> int:
-    return values.index(max(values))
 
 
 def cosine(a: list[float], b: list[float]) -> float:
@@ -430,7 +422,7 @@ def test_compiled_method_takes_the_same_steps(make: Callable, batch: Batch) -> N
         ({"beta": 1.1}, r"^beta=1.1 is no share"),
         ({"regions": ()}, r"^regions=\(\): name at least one of"),
         ({"regions": ("omega4",)}, r"^regions=\('omega4',\): name"),
-        ({"reference": "other"}, r"^reference='other' is unknown: choose one of \('teacher', 'partner'\)"),
+        ({"reference": "other"}, r"^reference='other' is unknown: choose 'teacher' or 'partner'"),
         ({"cos_classes": "some"}, r"^cos_classes='some' is unknown"),
         ({"tap": "decoder.blocks.7"}, r"^UNet2D has no submodule 'decoder.blocks.7' to tap"),
     ],

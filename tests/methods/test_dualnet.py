@@ -18,6 +18,7 @@ from metassl_monai.losses import CrossEntropyDiceLoss, PseudoLabelLoss, metassl_
 from metassl_monai.methods import DualNet, GaussianRamp
 from metassl_monai.methods.dualnet_terms import consistency, contrast, reliable, review, uncertainty
 from metassl_monai.networks import MeanOfTwo, ResNet34VNet3D, UNet2D, VNet3D
+from tests.methods.plain import softmax, top
 
 CLASSES = 3
 SPATIAL = {2: (6, 5), 3: (3, 4, 3)}
@@ -35,15 +36,6 @@ Rows = list[list[float]]
 def rows(x: Tensor) -> Rows:
     """``(B, C, *spatial)`` as a list of voxels."""
     return x.detach().movedim(1, -1).reshape(-1, x.shape[1]).tolist()
-
-
-def softmax(voxel: list[float]) -> list[float]:
-    exponentials = [math.exp(value) for value in voxel]
-    return [value / sum(exponentials) for value in exponentials]
-
-
-def top(voxel: list[float]) -> int:
-    return max(range(len(voxel)), key=lambda c: voxel[c])
 
 
 def norm(vector: list[float]) -> float:

@@ -37,6 +37,7 @@ from metassl_monai.methods import (
 )
 from metassl_monai.methods.selective import SelectiveMeanTeacher
 from metassl_monai.networks import UNet2D, VNet3D
+from tests.methods.plain import softmax, top, voxels
 
 Batch = dict[str, dict[str, Tensor]]
 Voxel = list[float]
@@ -223,19 +224,6 @@ def test_teacher_moves_by_its_average_only(teacher_case: Case, make_method: Call
 
 
 # The slow side: lists of voxels, formulas as the papers write them.
-
-
-def voxels(logits: Tensor) -> list[Voxel]:
-    return [voxel.tolist() for image in logits.detach() for voxel in image.flatten(1).T]
-
-
-def softmax(voxel: Voxel) -> Voxel:
-    exponentials = [math.exp(value) for value in voxel]
-    return [value / sum(exponentials) for value in exponentials]
-
-
-def top(voxel: Voxel) -> int:
-    return max(range(len(voxel)), key=lambda c: voxel[c])
 
 
 def entropy(p: Voxel) -> float:

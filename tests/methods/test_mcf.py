@@ -16,6 +16,7 @@ from metassl_monai.losses import CrossEntropyDiceLoss, SharpenedMSELoss, metassl
 from metassl_monai.losses.correction import label_distance
 from metassl_monai.methods import MutualCorrection
 from metassl_monai.networks import MeanOfTwo
+from tests.methods.plain import softmax, top, voxels
 
 NAMES = ("network", "second_network")
 PAIRS = (NAMES, NAMES[::-1])
@@ -52,19 +53,6 @@ def let_win(method: MutualCorrection, winner: str) -> str:
     with torch.no_grad():
         method.get_submodule(loser).decoder.head.bias[0] += 1.0
     return loser
-
-
-def voxels(logits: Tensor) -> list[Voxel]:
-    return logits.detach().movedim(1, -1).reshape(-1, logits.shape[1]).tolist()
-
-
-def softmax(voxel: Voxel) -> Voxel:
-    exponentials = [math.exp(value) for value in voxel]
-    return [value / sum(exponentials) for value in exponentials]
-
-
-def top(voxel: Voxel) -> int:
-    return max(range(len(voxel)), key=lambda c: voxel[c])
 
 
 def slow_dice(logits: list[Voxel], target: list[int]) -> float:

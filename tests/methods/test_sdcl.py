@@ -17,6 +17,7 @@ from metassl_monai.losses import CrossEntropyDiceLoss, PseudoLabelDiceLoss, meta
 from metassl_monai.losses.correction import label_distance, uniform_divergence
 from metassl_monai.methods import BidirectionalCopyPaste, DiscrepancyCorrection
 from metassl_monai.methods.components import largest_components
+from tests.methods.plain import softmax, top, voxels
 
 STUDENTS = ("network", "second_network")
 HALVES = ("inward", "outward")
@@ -59,19 +60,6 @@ def make(make_network: Callable, shake: Callable, dims: int) -> Callable[..., An
 def batch(make_batch: Callable, dims: int) -> dict[str, dict[str, Tensor]]:
     streams = make_batch(spatial=SPATIAL[dims])
     return {stream: {key: value.double() for key, value in data.items()} for stream, data in streams.items()}
-
-
-def voxels(logits: Tensor) -> list[Voxel]:
-    return logits.detach().movedim(1, -1).reshape(-1, logits.shape[1]).tolist()
-
-
-def softmax(voxel: Voxel) -> Voxel:
-    exponentials = [math.exp(value) for value in voxel]
-    return [value / sum(exponentials) for value in exponentials]
-
-
-def top(voxel: Voxel) -> int:
-    return max(range(len(voxel)), key=lambda c: voxel[c])
 
 
 def mixtures(method: Any, batch: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
