@@ -17,6 +17,7 @@ from .la import prepare_la
 from .orientation import reoriented
 from .pancreas_ct import prepare_pancreas_ct
 from .problems import DatalistError, Problem
+from .protocol import is_published
 
 if TYPE_CHECKING:
     from .annotation_box import labeled_box
@@ -50,6 +51,7 @@ __all__ = [
     "check_datalist",
     "check_images",
     "datalist_orientation",
+    "is_published",
     "labeled_box",
     "load_datalist",
     "make_phantom",

@@ -28,6 +28,8 @@ def datalist_problems(datalist: Any, where: StrPath) -> Iterator[Problem]:
     if not isinstance(datalist, dict):
         yield Problem(where, "is not a JSON object", "make it anew with `metassl prepare`")
         return
+    if not isinstance(datalist.get("name", ""), str):
+        yield Problem(where, f"`name` is {datalist['name']!r}, which is no text", "put the name into quotes")
     yield from _label_problems(datalist.get("labels"), where)
     for problems in (label_value_problems, orientation_problems, channel_problems):
         yield from problems(datalist, where)

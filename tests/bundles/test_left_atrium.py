@@ -60,7 +60,7 @@ def test_keeping_the_best_needs_validation_cases(workflow, refusal, la, tmp_path
     assert "'validation' is empty: add cases to it, or pass --keep last" in refusal(training)
 
 
-@pytest.mark.parametrize("protocol", ["labeled_boxes", "legacy"])
+@pytest.mark.parametrize("protocol", ["whole", "published"])
 def test_evaluation_crops_and_comes_back(trained, protocol, workflow, tmp_path):
     evaluation = workflow(LA, ["train", "supervised", "evaluate"], protocol=protocol, run_id="evaluating")
     evaluation.initialize()

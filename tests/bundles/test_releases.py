@@ -102,7 +102,7 @@ def test_labels_along_other_axes_fit_their_series(workflow):
     assert image[label == 0].mean() == pytest.approx(140 / 360, abs=0.05)
 
 
-@pytest.mark.parametrize("protocol", ["labeled_boxes", "legacy"])
+@pytest.mark.parametrize("protocol", ["whole", "published"])
 def test_a_perfect_prediction_scores_one_in_validation(protocol, workflow):
     """The way back ends along the label's axes, whichever those of the series are."""
     parser = workflow(PANCREAS, ["train"], protocol=protocol, spacing=[0.8, 0.8, 1.0], largest_component=False).parser

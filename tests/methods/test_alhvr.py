@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from monai.networks.nets import BasicUNet
+from plain import softmax, top
 from torch import Tensor, nn
 
 from metassl_monai.engines.trainer import compile_method
@@ -21,7 +22,6 @@ from metassl_monai.methods.alhvr_terms import Regions, mean_of_lowest, prototype
 from metassl_monai.methods.perturbations import PERTURBATIONS
 from metassl_monai.methods.prototypes import Prototypes, cosines
 from metassl_monai.networks import Features, UNet2D, VNet3D
-from tests.methods.plain import softmax, top
 
 CLASSES = 3
 TAP = "decoder.upsample.0.preconv"

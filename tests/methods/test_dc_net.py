@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from plain import is_learned, softmax, voxels
 from torch import Tensor, nn
 
 from metassl_monai.engines.trainer import compile_method
@@ -22,7 +23,6 @@ from metassl_monai.losses import (
 from metassl_monai.methods import DecoupledConsistency
 from metassl_monai.methods.dc_net import attention_distance
 from metassl_monai.networks import UNet2D, VNet3D
-from tests.methods.plain import is_learned, softmax, voxels
 
 Batch = dict[str, dict[str, Tensor]]
 Voxel = list[float]

@@ -12,13 +12,13 @@ import pytest
 import torch
 from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet
+from plain import softmax, top
 from torch import Tensor, nn
 
 from metassl_monai.losses import CrossEntropyDiceLoss, PseudoLabelLoss, metassl_losses
 from metassl_monai.methods import DualNet, GaussianRamp
 from metassl_monai.methods.dualnet_terms import consistency, contrast, reliable, review, uncertainty
 from metassl_monai.networks import MeanOfTwo, ResNet34VNet3D, UNet2D, VNet3D
-from tests.methods.plain import softmax, top
 
 CLASSES = 3
 SPATIAL = {2: (6, 5), 3: (3, 4, 3)}
@@ -443,7 +443,8 @@ def test_copy_reads_the_features_of_the_copy(make: Callable, tiny: Any) -> None:
 
 
 NETWORKS = {
-    "3D": (lambda: [kind(1, 2, features=(4, 4, 4, 4, 4)) for kind in (VNet3D, ResNet34VNet3D)], {}, (16, 16, 32)),
+    # not 16 or 32 along the first axis: below, oneDNN takes wrong gradients in bfloat16 where that axis has 2 voxels
+    "3D": (lambda: [kind(1, 2, features=(4, 4, 4, 4, 4)) for kind in (VNet3D, ResNet34VNet3D)], {}, (48, 16, 16)),
     "2D": (lambda: [UNet2D(1, 2, features=(4, 4, 4, 4, 4)) for _ in range(2)], {}, (16, 32)),
     "MONAI": (
         lambda: [BasicUNet(2, 1, 2, features=(4, 4, 4, 4, 4, 4)) for _ in range(2)],

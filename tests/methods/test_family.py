@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from plain import softmax, top, voxels
 from torch import Tensor, nn
 
 from metassl_monai.losses import (
@@ -37,7 +38,6 @@ from metassl_monai.methods import (
 )
 from metassl_monai.methods.selective import SelectiveMeanTeacher
 from metassl_monai.networks import UNet2D, VNet3D
-from tests.methods.plain import softmax, top, voxels
 
 Batch = dict[str, dict[str, Tensor]]
 Voxel = list[float]

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from plain import softmax, top, voxels
 from torch import Tensor, nn
 
 from metassl_monai.losses import CrossEntropyDiceLoss, SharpenedMSELoss, metassl_losses
 from metassl_monai.losses.correction import label_distance
 from metassl_monai.methods import MutualCorrection
 from metassl_monai.networks import MeanOfTwo
-from tests.methods.plain import softmax, top, voxels
 
 NAMES = ("network", "second_network")
 PAIRS = (NAMES, NAMES[::-1])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from plain import is_learned, softmax
 from torch import Tensor, nn
 
 from metassl_monai.engines.trainer import compile_method
@@ -22,7 +23,6 @@ from metassl_monai.losses import (
 from metassl_monai.methods import ReliableMutualLearning
 from metassl_monai.methods.mlrp import reliability
 from metassl_monai.networks import UNet2D, VNet3D
-from tests.methods.plain import is_learned, softmax
 
 Batch = dict[str, dict[str, Tensor]]
 Voxel = list[float]

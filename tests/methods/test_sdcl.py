@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from plain import softmax, top, voxels
 from torch import Tensor
 
 from metassl_monai.losses import CrossEntropyDiceLoss, PseudoLabelDiceLoss, metassl_losses
 from metassl_monai.losses.correction import label_distance, uniform_divergence
 from metassl_monai.methods import BidirectionalCopyPaste, DiscrepancyCorrection
 from metassl_monai.methods.components import largest_components
-from tests.methods.plain import softmax, top, voxels
 
 STUDENTS = ("network", "second_network")
 HALVES = ("inward", "outward")

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from plain import softmax, top, voxels
 from torch import Tensor, nn
 
 from metassl_monai.methods.perturbations import PERTURBATIONS
-from tests.methods.plain import softmax, top, voxels
 
 Voxel = list[float]
 Logits = list[Voxel]
