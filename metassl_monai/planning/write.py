@@ -258,7 +258,8 @@ def _merged(files: Sequence[Path]) -> Config:
 
 
 def _read(file: Path) -> Config:
-    return json.loads(file.read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
 
 
 def _write(file: Path, content: Config) -> None:
