@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from monai.data import set_rnd
+from plain import touched
 from torch import Tensor, nn
 
 from metassl_monai.losses import CrossEntropyLinearDiceLoss, PseudoLabelLinearDiceLoss, metassl_losses
@@ -249,16 +250,6 @@ def test_encoders_that_end_in_other_shapes_are_refused(make_batch: Any) -> None:
     assert method(make_batch(), 0)
 
 
-def touched(method: nn.Module, term: Tensor) -> set[str]:
-    method.zero_grad(set_to_none=True)
-    term.backward(retain_graph=True)
-    return {
-        part
-        for part in HALVES
-        if any(p.grad is not None and bool(p.grad.ne(0).any()) for p in method.get_submodule(part).parameters())
-    }
-
-
 @pytest.mark.parametrize("kind", LOSSES)
 @pytest.mark.parametrize("dims", [2, 3])
 def test_gradient_of_each_term_reaches_what_it_should_and_no_more(
@@ -272,7 +263,7 @@ def test_gradient_of_each_term_reaches_what_it_should_and_no_more(
         for name, term in terms.items():
             pair = name.split("/")[1]
             expected = encoders if pair == "conflict" else {f"{pair}.encoder", f"{pair}.decoder"}
-            assert touched(method, term) == expected, name
+            assert touched(method, term, HALVES) == expected, name
 
 
 def test_gradient_of_each_term_reaches_the_images_of_its_stream(make_cml: Any, make_batch: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from plain import softmax, top, voxels
+from plain import softmax, top, touched, voxels
 from torch import Tensor, nn
 
 from metassl_monai.losses import (
@@ -138,16 +138,6 @@ def sharpen(method: nn.Module) -> None:
 def parts_of(case: Case) -> set[str]:
     parts = {part for parts in case.learns.values() for part in parts}
     return parts | {"teacher"} if case.teacher else parts
-
-
-def touched(method: nn.Module, term: Tensor, parts: set[str]) -> set[str]:
-    method.zero_grad(set_to_none=True)
-    term.backward(retain_graph=True)
-    return {
-        part
-        for part in parts
-        if any(p.grad is not None and bool(p.grad.ne(0).any()) for p in method.get_submodule(part).parameters())
-    }
 
 
 @pytest.mark.parametrize("spatial", [(8, 8), (8, 8, 4)], ids=["2D", "3D"])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -29,3 +30,14 @@ def is_learned(term: Tensor, module: nn.Module) -> bool:
     """Whether a term gives a module a gradient other than zero."""
     values = torch.autograd.grad(term, list(module.parameters()), retain_graph=True, allow_unused=True)
     return any(value is not None and bool(value.ne(0).any()) for value in values)
+
+
+def touched(method: nn.Module, term: Tensor, parts: Iterable[str]) -> set[str]:
+    """Submodules that a term gives a gradient other than zero."""
+    method.zero_grad(set_to_none=True)
+    term.backward(retain_graph=True)
+    return {
+        part
+        for part in parts
+        if any(p.grad is not None and bool(p.grad.ne(0).any()) for p in method.get_submodule(part).parameters())
+    }
