@@ -11,7 +11,7 @@ from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
 from .sides import check_sides
-from .vnet3d import STYLE, VNetDecoder, draw_weights
+from .vnet3d import STYLE, InitialWeights, VNetDecoder, draw_weights
 
 __all__ = ["ResNet34VNet3D", "ResNetEncoder"]
 
@@ -95,7 +95,7 @@ class ResNet34VNet3D(nn.Module):
         features: Sequence[int] = (16, 32, 64, 128, 256),
         dropout: float = 0.5,
         blocks: Sequence[int] = (3, 4, 6, 3),
-        init: str = "default",
+        init: InitialWeights = "default",
     ) -> None:
         super().__init__()
         self.encoder = ResNetEncoder(in_channels, features, blocks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from monai.networks.blocks import Convolution
@@ -15,9 +15,10 @@ from metassl_monai.options import check_option
 
 from .sides import check_sides
 
-__all__ = ["INITIAL_WEIGHTS", "VNet3D", "VNetDecoder", "VNetEncoder", "draw_weights"]
+__all__ = ["INITIAL_WEIGHTS", "InitialWeights", "VNet3D", "VNetDecoder", "VNetEncoder", "draw_weights"]
 
-INITIAL_WEIGHTS = ("default", "kaiming")
+InitialWeights: TypeAlias = Literal["default", "kaiming"]
+INITIAL_WEIGHTS = get_args(InitialWeights)
 
 STYLE: dict[str, Any] = {"norm": "batch", "act": ("relu", {"inplace": True}), "adn_ordering": "NA"}
 HALVE: dict[str, Any] = {"strides": 2, "kernel_size": 2, "padding": 0}
@@ -80,7 +81,9 @@ class VNetDecoder(nn.Module):
         torch.Size([1, 3, 8, 8, 4])
     """
 
-    def __init__(self, out_channels: int, features: Sequence[int], dropout: float, init: str = "default") -> None:
+    def __init__(
+        self, out_channels: int, features: Sequence[int], dropout: float, init: InitialWeights = "default"
+    ) -> None:
         super().__init__()
         self.init = init
         levels = range(len(features) - 2, -1, -1)
@@ -143,7 +146,7 @@ class VNet3D(nn.Module):
         out_channels: int = 2,
         features: Sequence[int] = (16, 32, 64, 128, 256),
         dropout: float = 0.5,
-        init: str = "default",
+        init: InitialWeights = "default",
     ) -> None:
         super().__init__()
         self.encoder = VNetEncoder(in_channels, features, dropout)
@@ -162,7 +165,7 @@ def _stack(in_channels: int, out_channels: int, level: int) -> nn.Sequential:
     return nn.Sequential(*(Convolution(3, channels, out_channels, **STYLE) for channels in inputs))
 
 
-def draw_weights(module: nn.Module, init: str) -> None:
+def draw_weights(module: nn.Module, init: InitialWeights) -> None:
     """Give the 3D convolutions of a module initial weights; biases stay as PyTorch draws them.
 
     Args:
