@@ -24,7 +24,7 @@ from metassl_monai.data import (
     read_scan,
 )
 from metassl_monai.data.geometry import SAME_GRID, grid_distance
-from metassl_monai.data.label_values import label_classes, label_mistake
+from metassl_monai.data.label_values import label_classes, label_problem
 from metassl_monai.data.pictures import is_picture
 from metassl_monai.metrics import segmentation_metrics
 from metassl_monai.report import case_rows, write_case_table
@@ -105,11 +105,11 @@ def load_prediction(file: Path, truth: MetaTensor, datalist: Mapping[str, Any], 
     # unless told otherwise a prediction holds classes, whatever raw values the annotations have
     fields = ("labels", "label_values") if raw else ("labels",)
     mapping = {field: datalist[field] for field in fields if field in datalist}
-    mistake = label_mistake(prediction.numpy(), mapping)
-    if mistake:
+    problem = label_problem(prediction.numpy(), mapping, str(file))
+    if problem:
         hint = " Pass --raw where they hold the annotations' own values." if "label_values" in datalist else ""
         held = "the annotations' own values" if raw else "the classes themselves"
-        raise UserError(f"{file}: {mistake[0]}: predictions hold {held}, not masks or probabilities.{hint}")
+        raise UserError(f"{file}: {problem.cause}: predictions hold {held}, not masks or probabilities.{hint}")
     if prediction.shape != truth.shape:
         raise UserError(
             f"{file}: its shape {tuple(prediction.shape)} is not {tuple(truth.shape)}, that of the annotation. "

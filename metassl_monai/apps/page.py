@@ -18,7 +18,8 @@ from metassl_monai.bundle.errors import UserError
 from metassl_monai.bundle.locate import run_bundle
 from metassl_monai.bundle.writable import check_writable_file
 from metassl_monai.data import DatalistError
-from metassl_monai.data.datalist import LISTS, parse_json
+from metassl_monai.data.datalist import parse_json
+from metassl_monai.data.datalist_structure import LISTS
 from metassl_monai.files import nan_for_null
 from metassl_monai.report import history_figure, read_history
 from metassl_monai.report.page import Picture, Section, figure_picture, file_picture, write_page

@@ -120,7 +120,7 @@ def _status(command: Sequence[str]) -> int:
     return status if status >= 0 else 128 - status  # as shells have it
 
 
-def _wait(child: subprocess.Popen) -> int:
+def _wait(child: subprocess.Popen[bytes]) -> int:
     try:
         return child.wait()
     except KeyboardInterrupt:  # the terminal sends Ctrl-C to both, and the child has something to say about it

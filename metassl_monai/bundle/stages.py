@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -18,6 +17,7 @@ from torch.optim import Optimizer
 from metassl_monai.engines import PairedDataLoader, SemiSupervisedTrainer
 from metassl_monai.finite import first_not_finite
 from metassl_monai.handlers import LastNetwork, RunProgress, SeedEachEpoch, TrainingCheckpoint, TrainingStatistics
+from metassl_monai.handlers.ranks import is_distributed, wait_for_all_ranks
 from metassl_monai.handlers.record import LENGTH, record_differences
 from metassl_monai.methods import Method
 from metassl_monai.network_record import read_record
@@ -60,7 +60,7 @@ def first_stage_trainer(
         record: what the network is made with, see :func:`run_record`.
     """
     module: nn.Module = method.to(device)
-    if dist.is_available() and dist.is_initialized():
+    if is_distributed():
         module = DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
     handlers = [
         SeedEachEpoch(seed, train_data_loader),
@@ -131,8 +131,7 @@ def start_from(path: str | Path, *networks: nn.Module) -> str:
     Raises:
         UserError: when the file is missing, damaged, not finite or of another network.
     """
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()  # the first process has written the file
+    wait_for_all_ranks()  # the first process has written the file
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no network of a first stage: run the id 'pretraining' first, or correct the path.")

@@ -23,14 +23,15 @@ from monai.utils import ensure_tuple
 from metassl_monai.network_record import made_with
 
 from .channels import channels_first, image_files
-from .datalist import DatalistError, parse_json, read_datalist
+from .datalist import parse_json, read_datalist
 from .dicom import SeriesReader
 from .formats import is_nifti
 from .geometry import SAME_GRID, grid_distance
 from .label_values import label_classes
 from .orientation import AXES, reoriented
 from .pictures import first_channel, is_picture, large_pictures
-from .sizes import size_mistake
+from .problems import DatalistError
+from .sizes import size_problem
 
 __all__ = [
     "LabelClassesd",
@@ -70,14 +71,14 @@ class ScanReader(ImageReader):
             ValueError: for a header that asks for more than the file can hold or the machine can read.
         """
         for file in ensure_tuple(data):
-            if mistake := size_mistake(os.fspath(file)):
-                raise DatalistError(file, *mistake)
+            if problem := size_problem(os.fspath(file)):
+                raise DatalistError(*problem)
         with large_pictures():
             return [
                 (file, reader, reader.read(file, **kwargs)) for file in ensure_tuple(data) for reader in [_reader(file)]
             ]
 
-    def get_data(self, img: Any) -> tuple[Any, dict]:
+    def get_data(self, img: Any) -> tuple[Any, dict[str, Any]]:
         """Return voxels and metadata; several channels come first.
 
         Raises:
@@ -242,4 +243,5 @@ class _LoadScand(LoadImaged):
     """``LoadImaged`` whose mistakes are those of the reader, and not a list of all that was tried."""
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
-        return super().__call__(data, reader or ScanReader())
+        item: dict[Hashable, Any] = super().__call__(data, reader or ScanReader())
+        return item

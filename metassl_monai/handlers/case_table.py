@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 
 from metassl_monai.metrics import label_map, segmentation_metrics
 from metassl_monai.report import case_rows, write_case_table
 
-from .ranks import is_first_rank
+from .ranks import is_distributed, is_first_rank, of_all_ranks
 
 __all__ = ["CaseTable"]
 
@@ -59,10 +58,8 @@ class CaseTable:
             write_case_table(rows, self.directory)
 
     def _of_all_ranks(self) -> list[dict[str, Any]]:
-        if not (dist.is_available() and dist.is_initialized()):
+        if not is_distributed():
             return self.rows
-        by_rank: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(by_rank, self.rows)
         # samplers repeat cases where they do not divide evenly
-        by_key = {(row["case"], row["structure"]): row for rows in by_rank for row in rows}
+        by_key = {(row["case"], row["structure"]): row for rows in of_all_ranks(self.rows) for row in rows}
         return [by_key[key] for key in sorted(by_key, key=lambda key: key[0])]

@@ -148,7 +148,8 @@ class SafeMLFlowHandler(MLFlowHandler):
 
     def _set_experiment(self) -> None:
         with opening(self.place):
-            super()._set_experiment()
+            parent: Any = super()
+            parent._set_experiment()
 
     def _epoch_completed(self, engine: Engine) -> None:
         self.repeating = self.repeating and self._has(engine.state.epoch, engine.state.metrics)
@@ -168,7 +169,7 @@ class SafeMLFlowHandler(MLFlowHandler):
             if path and os.path.isfile(path):
                 self.client.log_artifact(run.info.run_id, path)
 
-    def _guard(self, call: Callable, *args: Any, **kwargs: Any) -> None:
+    def _guard(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         if self.failed:
             return
         try:

@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
+from typing_extensions import Unpack
 
-from .base import Batch, Method, Step, all_images, pair_streams, require_two
+from .base import Batch, Method, MethodArguments, Step, all_images, pair_streams, require_two
 
-__all__ = ["CrossPseudoSupervision"]
+__all__ = ["CrossPseudoSupervision", "TwoNetworkArguments"]
+
+
+class TwoNetworkArguments(MethodArguments):
+    """What every method of two networks takes, see :class:`CrossPseudoSupervision`."""
+
+    second_network: nn.Module
 
 
 class CrossPseudoSupervision(Method):
@@ -28,16 +35,9 @@ class CrossPseudoSupervision(Method):
 
     names = {"labeled": ("network", "second_network"), "unlabeled": ("network", "second_network")}
 
-    def __init__(
-        self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-        second_network: nn.Module,
-    ) -> None:
-        require_two(network, second_network)
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
+    def __init__(self, *shared: Any, second_network: nn.Module, **named: Unpack[MethodArguments]) -> None:
+        super().__init__(*shared, **named)
+        require_two(self.network, second_network)
         self.second_network = second_network
 
     def pairs(self, batch: Batch, step: int) -> Step:

@@ -109,7 +109,7 @@ def _method(
 
 def _first_stage(stage: Mapping[str, Any], optimizer: Config) -> Config:
     """Return the ids of a first stage: how it trains, and what the second takes over from it."""
-    ids = copy.deepcopy(part("common")["first_stage"])
+    ids: Config = part("common")["first_stage"]
     ids["pretrain_iterations"] = stage["iterations"]
     ids["pretrain"]["method_def"] = _method(stage["method"], "@own_labeled_loss", "@own_unlabeled_loss", "%network_def")
     parameters = {"params": "$@pretrain::method_def.to(@device).parameters()"}

@@ -43,7 +43,7 @@ def _formatted(value: Any, indent: int, used: int) -> str:
     return f"{opening}\n{body}\n{' ' * indent}{closing}"
 
 
-def _entries(value: dict | list) -> list[tuple[str, Any]]:
+def _entries(value: dict[str, Any] | list[Any]) -> list[tuple[str, Any]]:
     if isinstance(value, dict):
         return [(json.dumps(key) + ": ", item) for key, item in value.items()]
     return [("", item) for item in value]

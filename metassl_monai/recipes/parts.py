@@ -18,7 +18,8 @@ FOLDER = Path(__file__).parent
 
 def part(name: str) -> Config:
     """Return a part: ``common``, a dimension such as ``slices``, ``data_sets/acdc`` or ``methods/cps``."""
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    content: Config = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return content
 
 
 def data_sets() -> list[str]:

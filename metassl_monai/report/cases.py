@@ -8,14 +8,15 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
-from scipy import stats
 
 from metassl_monai.files import atomic_write, write_json
+
+from .subjects import mean_interval, subject_means
 
 __all__ = ["CaseRow", "case_rows", "format_summary", "summarize", "write_case_table"]
 
@@ -155,25 +156,11 @@ def format_summary(
 
 
 def _summary_row(structure: str, metric: str, rows: Sequence[CaseRow]) -> dict[str, Any]:
-    by_subject: dict[str, list[float]] = {}
-    for row in rows:
-        by_subject.setdefault(row["subject"], []).append(row[metric])
-    means = [mean for mean in map(_mean, by_subject.values()) if not math.isnan(mean)]
-    low, high = _interval(means)
+    means = [*subject_means((row["subject"], row[metric]) for row in rows).values()]
+    low, high = mean_interval(means)
+    mean = fmean(means) if means else math.nan
     counts = {"cases": len(rows), "subjects": len(means), "nan": sum(math.isnan(row[metric]) for row in rows)}
-    return {"structure": structure, "metric": metric, "mean": _mean(means), "low": low, "high": high, **counts}
-
-
-def _mean(values: Iterable[float]) -> float:
-    valid = [value for value in values if not math.isnan(value)]
-    return fmean(valid) if valid else math.nan
-
-
-def _interval(means: Sequence[float]) -> tuple[float, float]:
-    if len(means) < 2:
-        return math.nan, math.nan
-    half = float(stats.t.ppf(0.975, len(means) - 1)) * stdev(means) / math.sqrt(len(means))
-    return fmean(means) - half, fmean(means) + half
+    return {"structure": structure, "metric": metric, "mean": mean, "low": low, "high": high, **counts}
 
 
 def _metric_names(rows: Iterable[CaseRow]) -> list[str]:

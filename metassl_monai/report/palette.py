@@ -44,4 +44,5 @@ def structure_colormap(count: int) -> ListedColormap:
     """
     colors = ["#00000000", *(_STRUCTURES[c % len(_STRUCTURES)] for c in range(count - 1))]
     colormap: Any = ListedColormap(colors).with_extremes(under="#808080")
-    return colormap
+    found: ListedColormap = colormap
+    return found
