@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .attached import attach_to_run
 from .average_network import AverageNetwork
 from .case_table import CaseTable
 from .checkpoint import TrainingCheckpoint
@@ -35,4 +36,5 @@ __all__ = [
     "TrainingCurves",
     "TrainingPictures",
     "TrainingStatistics",
+    "attach_to_run",
 ]

@@ -14,6 +14,7 @@ from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler
 from monai.utils import path_to_sqlite_uri
 
+from .attached import set_time_limits
 from .checkpoint import SAVING
 from .termination import stop_at_safe_points
 from .tracked_run import TrackedRun, opening
@@ -46,8 +47,7 @@ class SafeMLFlowHandler(MLFlowHandler):
     """
 
     def __init__(self, run_file: str | Path | None = None, resume: bool = False, **kwargs: Any) -> None:
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        set_time_limits()
         self.failed = False
         self.repeating = False
         self.sent: int | None = None

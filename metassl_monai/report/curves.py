@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .palette import REGION_COLORS
+from .palette import REGION_COLORS, structure_color
+from .words import curve_name, panel_name
 
 __all__ = ["history_figure", "read_history", "weight_figure"]
 
@@ -25,6 +26,7 @@ _COLUMNS = 3
 # The light gray of UC in maps cannot be seen as a line on white.
 _LINE_COLORS = {**REGION_COLORS, "UC": "#636363"}
 _REGION_ORDER = {name: rank for rank, name in enumerate(REGION_COLORS)}
+_MARKERS = "osD^vP*X"
 
 
 def read_history(path: str | Path) -> dict[str, list[float]]:
@@ -45,16 +47,20 @@ def read_history(path: str | Path) -> dict[str, list[float]]:
     return columns
 
 
-def history_figure(history: History, prefix: str, title: str, ylabel: str) -> Figure:
+def history_figure(
+    history: History, prefix: str, title: str, ylabel: str, labels: Mapping[str, str] | None = None
+) -> Figure:
     """Draw every metric under a prefix over the epochs: one panel for all that differ in their last part only.
 
-    So ``"pixels/unlabeled"`` gives a panel for each pair, with a curve for each region (MetaSSL, Fig. 9 and 10).
+    So ``"pixels/unlabeled"`` gives a panel for each pair, with a curve for each region (MetaSSL, Fig. 9 and 10). All
+    panels have one vertical axis, and each curve a marker of its own.
 
     Args:
         history: see :func:`read_history`.
         prefix: beginning of the names; ``*`` stands for anything, as in ``"hidden/*/accuracy"``.
         title: title of the figure.
         ylabel: what the metrics measure.
+        labels: name of each class value, for curves by class.
 
     Returns:
         A figure; ``figure.savefig(path)`` writes it.
@@ -67,7 +73,7 @@ def history_figure(history: History, prefix: str, title: str, ylabel: str) -> Fi
         >>> from metassl_monai.report import history_figure
         >>> history = {"epoch": [1, 2], "regions/labeled/net/UC": [.5, .6], "regions/labeled/net/DS": [.5, .4]}
         >>> [ax.get_title() for ax in history_figure(history, "regions", "", "fraction").axes]
-        ['regions/labeled/net']
+        ['share of the voxels: labeled, net']
     """
     panels: dict[str, list[str]] = {}
     for name in history:
@@ -78,10 +84,11 @@ def history_figure(history: History, prefix: str, title: str, ylabel: str) -> Fi
     columns = min(len(panels), _COLUMNS)
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(4 * columns, 2.8 * lines + 0.5), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for ax, (panel, names) in zip(grid, sorted(panels.items()), strict=False):
-        _draw_curves(ax, history, names)
-        ax.set_title(panel, fontsize=9)
+        _draw_curves(ax, history, names, labels or {})
+        ax.set_title(panel_name(panel or names[0]), fontsize=9)
+        ax.tick_params(labelleft=True)
         ax.set_ylabel(ylabel, fontsize=8)
     for ax in grid[len(panels) :]:
         ax.remove()
@@ -117,7 +124,7 @@ def weight_figure(
     u = np.linspace(0, 2, 201)
     for beta in betas:
         ax.plot(u, phi(u, beta), label=f"β = {beta:g}")
-    for delta, marker in zip(deltas, itertools.cycle("osD^vP*X"), strict=False):
+    for delta, marker in zip(deltas, itertools.cycle(_MARKERS), strict=False):
         ranks = delta * np.arange(4)
         ax.plot(ranks, phi(ranks, betas[-1]), marker, color="black", fillstyle="none", label=f"δ = {delta:g}")
     ax.set_xlabel("u = rank · δ")
@@ -126,15 +133,26 @@ def weight_figure(
     return figure
 
 
-def _draw_curves(ax: Axes, history: History, names: Sequence[str]) -> None:
+def _draw_curves(ax: Axes, history: History, names: Sequence[str], labels: Mapping[str, str]) -> None:
     epochs = np.asarray(history["epoch"])
-    curves = {name.rpartition("/")[2]: np.asarray(history[name]) for name in names}
     # a region that was empty at first is a late column of the table
-    for label, values in sorted(curves.items(), key=lambda curve: _REGION_ORDER.get(curve[0], 0)):
+    ordered = sorted(names, key=lambda name: _REGION_ORDER.get(name.rpartition("/")[2], 0))
+    for name, marker in zip(ordered, itertools.cycle(_MARKERS), strict=False):
+        values = np.asarray(history[name])
         known = ~np.isnan(values)  # without the gaps, across which no line would be drawn
-        color = _LINE_COLORS.get(label)
-        ax.plot(epochs[known], values[known], ".-", markersize=3, linewidth=1, label=label, color=color)
+        style = {"marker": marker, "markersize": 4, "linewidth": 1, "color": _line_color(name, labels)}
+        ax.plot(epochs[known], values[known], label=curve_name(name, labels), **style)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch", fontsize=8)
     ax.tick_params(labelsize=7)
+    ax.grid(color="#e5e5e5", linewidth=0.5)
     ax.legend(fontsize=7)
+
+
+def _line_color(name: str, labels: Mapping[str, str]) -> str | None:
+    """Return the color of a region or of a structure, as in pictures; None for anything else."""
+    last = name.rpartition("/")[2]
+    values = {key: int(value) for value, label in labels.items() for key in (value, label.replace(" ", "_"))}
+    if values.get(last, 0) > 0:
+        return structure_color(values[last])
+    return "#595959" if last in values else _LINE_COLORS.get(last)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How good the network is on the validation cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from metassl_monai.bundle.errors import user_mistake
+from metassl_monai.report import summarize
+from metassl_monai.report.page import Section, Table
+
+from .cases import validation_cases
+from .run import TrainedRun
+from .segment import cases_of, score_validation
+
+__all__ = ["METRICS", "interval", "validation_section"]
+
+METRICS = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95 (mm)", "asd_mm": "ASD (mm)"}
+
+_ABOUT = (
+    "Mean over {subjects} subjects with its 95 % interval (Student's t over subjects, on a scale that keeps it in the "
+    "range of the metric); a structure that was missed has no distance."
+)
+
+
+def validation_section(run: TrainedRun) -> Section:
+    """Show the table of the validation, which is made first where it is missing, and draw three of its cases."""
+    title = "Validation"
+    reason = "" if run.scores else _score(run)
+    if reason:
+        return Section(title, [reason])
+    summary = summarize(run.scores)
+    cells = {(it["structure"], it["metric"]): it for it in summary}
+    structures = dict.fromkeys(it["structure"] for it in summary)
+    shown = {name: label for name, label in METRICS.items() if any(it["metric"] == name for it in summary)}
+    rows = [(structure, *(interval(cells[structure, name]) for name in shown)) for structure in structures]
+    caption = "Scores of each structure; every case is in cases.csv of evaluation_validation."
+    table = Table(f"{run.name}_validation", caption, ("structure", *shown.values()), rows, summary)
+    text = _ABOUT.format(subjects=max(it["subjects"] for it in summary))
+    try:
+        parts = [*validation_cases(run)]
+        return Section(title, [text], tables=[table], parts=parts)
+    except Exception as error:  # pictures are not worth the page, whatever has become of the data
+        return Section(title, [text, f"No pictures of cases: {_reason(error)}"], tables=[table])
+
+
+def interval(entry: Mapping[str, Any]) -> str:
+    """Write a mean with its interval.
+
+    Example:
+        >>> interval({"mean": 0.5, "low": 0.25, "high": 0.75, "nan": 1})
+        '0.500 [0.250, 0.750] (1 without a value)'
+    """
+    note = f" ({entry['nan']} without a value)" if entry["nan"] else ""
+    spread = "" if math.isnan(entry["low"]) else f" [{entry['low']:.3f}, {entry['high']:.3f}]"
+    return f"no value{note}" if math.isnan(entry["mean"]) else f"{entry['mean']:.3f}{spread}{note}"
+
+
+def _score(run: TrainedRun) -> str:
+    """Score the network on the validation cases; say why that is not possible."""
+    if run.config_file is None or not run.model.is_file():
+        return "Not possible yet: there is no trained network."
+    try:
+        items = cases_of(run, "validation")
+        if not items:
+            return "No case is held out for validation, so the quality of the network is not known."
+        score_validation(run, items)
+    except Exception as error:  # the page tells what else is known
+        return f"The evaluation failed: {_reason(error)}"
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(user_mistake(error) or f"{type(error).__name__}: {error}").split())
