@@ -16,7 +16,7 @@ from .pages.comparison import comparison_section
 from .pages.curves import curves_section, pictures_section
 from .pages.facts import data_section, decisions_section, next_section, training_section
 from .pages.run import TrainedRun
-from .pages.scores import validation_section
+from .pages.scores import short_section, validation_section
 
 __all__ = ["write_report"]
 
@@ -55,11 +55,13 @@ def write_report(sources: Sequence[Path], out: Path | None = None) -> Path:
 
 
 def _sections(run: TrainedRun) -> Iterator[Section]:
+    validation = validation_section(run)  # first, since it makes the scores that others tell of
+    yield from short_section(run)
     yield from decisions_section(run)
     yield from data_section(run)
     yield training_section(run)
     yield from curves_section(run)
-    yield validation_section(run)
+    yield validation
     yield from unlabeled_section(run)
     yield from pictures_section(run)
     yield next_section(run)

@@ -20,6 +20,10 @@ _OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 _TURNED = ("RAI", "RPI")
 """Where the two axes of a plane must not point: the patient's left is to the right, what is anterior or superior above."""
 
+_UNSURE = "#ffe600"
+_SLANTED = 0.4
+"""Cosine from which on a further letter says that an axis slants."""
+
 
 class Plane(NamedTuple):
     """What :func:`contour_figure` shows; all maps ``(H, W)``, the first axis to the right, the second one up."""
@@ -34,7 +38,8 @@ class Plane(NamedTuple):
     spacing: tuple[float, float]
     """Size of a voxel in mm; of a picture, which has none, 1."""
     sides: tuple[str, str]
-    """Side of the patient at the right and at the top, such as ``("L", "A")``; empty where it is not known."""
+    """Side of the patient at the right and at the top, such as ``("L", "A")``, of a slanted axis with a further letter;
+    empty where it is not known."""
     place: str
     """Which plane of the volume it is, such as ``"slice 5 of 8"``; empty of a picture."""
 
@@ -87,7 +92,10 @@ def contour_figure(plane: Plane) -> Figure:
     ax.set_axis_off()
     ax.imshow(plane.image.T, cmap="gray", origin="lower", aspect=plane.spacing[1] / plane.spacing[0])
     if plane.unsure is not None and plane.unsure.any():
-        ax.contourf(plane.unsure.T, levels=[0.5, 1], colors="none", hatches=["////"])
+        hatched = ax.contourf(plane.unsure.T, levels=[0.5, 1], colors="none", hatches=["////"])
+        hatched.set_edgecolor(_UNSURE)
+        hatched.set_linewidth(0)
+        ax.contour(plane.unsure.T, levels=[0.5], colors=_UNSURE, linewidths=0.8, linestyles="dotted")
     for classes, style in ((plane.truth, "solid"), (plane.prediction, (0, (3, 2)))):
         for value in [] if classes is None else np.unique(classes[classes > 0]):
             _outline(ax, classes == value, int(value), style)  # type: ignore[operator]
@@ -98,14 +106,28 @@ def contour_figure(plane: Plane) -> Figure:
 def _plane(number: int | None, volumes: Sequence[np.ndarray | None], affine: np.ndarray | None) -> Plane:
     cut: Any = ... if number is None else (..., number)
     # the rows of a picture go down, as the sides of a patient would that are inferior
-    codes = ("", "I") if affine is None else nibabel.orientations.aff2axcodes(affine)[:2]
-    turned = [axis for axis, code in enumerate(codes) if code in _TURNED[axis]]
+    codes = ["", "I"] if affine is None else _sides(affine)
+    turned = [axis for axis, code in enumerate(codes) if code[:1] and code[0] in _TURNED[axis]]
     maps: Any = [None if volume is None else np.flip(volume[cut], turned) for volume in volumes]
-    shown = [_OPPOSITE[code] if axis in turned else code for axis, code in enumerate(codes)]
+    shown = [_opposite(code) if axis in turned else code for axis, code in enumerate(codes)]
     sizes: Any = (1.0, 1.0) if affine is None else tuple(nibabel.affines.voxel_sizes(affine)[:2].tolist())
-    sides = ("", "") if affine is None else (shown[0], shown[1])
     place = "" if number is None else f"slice {number + 1} of {_depth(volumes)}"
-    return Plane(*maps, spacing=sizes, sides=sides, place=place)
+    return Plane(*maps, spacing=sizes, sides=("", "") if affine is None else (shown[0], shown[1]), place=place)
+
+
+def _sides(affine: np.ndarray) -> list[str]:
+    """Return to where the two axes of a plane point, the nearest side first."""
+    letters = []
+    for axis in range(2):
+        cosines = affine[:3, axis] / np.linalg.norm(affine[:3, axis])
+        order = np.argsort(-np.abs(cosines), kind="stable")
+        strong = [i for rank, i in enumerate(order) if rank == 0 or abs(cosines[i]) >= _SLANTED]
+        letters.append("".join("LPI"[i] if cosines[i] < 0 else "RAS"[i] for i in strong))
+    return letters
+
+
+def _opposite(side: str) -> str:
+    return "".join(_OPPOSITE[letter] for letter in side)
 
 
 def _depth(volumes: Sequence[np.ndarray | None]) -> int:
@@ -114,8 +136,8 @@ def _depth(volumes: Sequence[np.ndarray | None]) -> int:
 
 def _outline(ax: Axes, mask: np.ndarray, value: int, style: Any) -> None:
     color = structure_color(value)
-    lines = ax.contour(mask.T, levels=[0.5], colors=[color], linewidths=1.6, linestyles=[style])
-    lines.set_path_effects([withStroke(linewidth=2.6, foreground="black", alpha=0.5)])
+    lines = ax.contour(mask.T, levels=[0.5], colors=[color], linewidths=2, linestyles=[style])
+    lines.set_path_effects([withStroke(linewidth=3.2, foreground="white", alpha=0.55)])
     if style == "solid":
         columns, rows = np.nonzero(mask)
         last = int(columns.argmax())
@@ -125,8 +147,8 @@ def _outline(ax: Axes, mask: np.ndarray, value: int, style: Any) -> None:
 
 def _mark_sides(ax: Axes, sides: tuple[str, str]) -> None:
     right, top = sides
-    marks = [(0.98, 0.5, right), (0.02, 0.5, _OPPOSITE.get(right, "")), (0.5, 0.97, top)]
-    marks.append((0.5, 0.03, _OPPOSITE.get(top, "")))
-    for x, y, side in marks:
-        text = ax.text(x, y, side, transform=ax.transAxes, color="white", fontsize=11, ha="center", va="center")
+    marks = [(0.99, 0.5, "right", right), (0.01, 0.5, "left", _opposite(right))]
+    marks += [(0.5, 0.97, "center", top), (0.5, 0.03, "center", _opposite(top))]
+    for x, y, align, side in marks:
+        text = ax.text(x, y, side, transform=ax.transAxes, color="white", fontsize=11, ha=align, va="center")
         text.set_path_effects([withStroke(linewidth=2, foreground="black")])

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from .palette import REGION_COLORS, structure_color
 from .words import curve_name, panel_name
 
-__all__ = ["history_figure", "read_history", "weight_figure"]
+__all__ = ["history_figure", "history_panels", "read_history", "weight_figure"]
 
 History = Mapping[str, Sequence[float]]
 """Values of each metric by epoch, beside the column ``epoch``; NaN where an epoch has none."""
@@ -45,6 +45,21 @@ def read_history(path: str | Path) -> dict[str, list[float]]:
             for name, values in columns.items():
                 values.append(float(row[name] or "nan"))
     return columns
+
+
+def history_panels(history: History, prefix: str) -> dict[str, list[str]]:
+    """Return the metrics under a prefix by what they have in common: all but their last part.
+
+    Example::
+
+        >>> history_panels({"epoch": [1], "loss": [2], "loss/labeled/a": [1], "loss/labeled/b": [1]}, "loss")
+        {'': ['loss'], 'loss/labeled': ['loss/labeled/a', 'loss/labeled/b']}
+    """
+    panels: dict[str, list[str]] = {}
+    for name in history:
+        if name != "epoch" and fnmatchcase(name, f"{prefix}*"):
+            panels.setdefault(name.rpartition("/")[0], []).append(name)
+    return dict(sorted(panels.items()))
 
 
 def history_figure(
@@ -75,17 +90,14 @@ def history_figure(
         >>> [ax.get_title() for ax in history_figure(history, "regions", "", "fraction").axes]
         ['share of the voxels: labeled, net']
     """
-    panels: dict[str, list[str]] = {}
-    for name in history:
-        if name != "epoch" and fnmatchcase(name, f"{prefix}*"):
-            panels.setdefault(name.rpartition("/")[0], []).append(name)
+    panels = history_panels(history, prefix)
     if not panels:
         raise ValueError(f"no metric begins with {prefix!r}.")
     columns = min(len(panels), _COLUMNS)
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(4 * columns, 2.8 * lines + 0.5), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
-    for ax, (panel, names) in zip(grid, sorted(panels.items()), strict=False):
+    for ax, (panel, names) in zip(grid, panels.items(), strict=False):
         _draw_curves(ax, history, names, labels or {})
         ax.set_title(panel_name(panel or names[0]), fontsize=9)
         ax.tick_params(labelleft=True)

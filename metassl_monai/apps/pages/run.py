@@ -65,7 +65,9 @@ class TrainedRun:
         """The rows of the validation's table, none where it is missing or older than the network."""
         file = self.table_folder / "metrics.json"
         stale = self.model.is_file() and file.is_file() and self.model.stat().st_mtime > file.stat().st_mtime
-        return [] if stale or not file.is_file() else nan_for_null(json.loads(file.read_text(encoding="utf-8"))["cases"])
+        return (
+            [] if stale or not file.is_file() else nan_for_null(json.loads(file.read_text(encoding="utf-8"))["cases"])
+        )
 
     def parser(self) -> ConfigParser:
         """Return the config that ran, for this folder and not for the one that it was in at that time."""

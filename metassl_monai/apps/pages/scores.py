@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from metassl_monai.bundle.errors import user_mistake
+from metassl_monai.data.datalist import parse_json
 from metassl_monai.report import summarize
 from metassl_monai.report.page import Section, Table
 
@@ -15,7 +16,7 @@ from .cases import validation_cases
 from .run import TrainedRun
 from .segment import cases_of, score_validation
 
-__all__ = ["METRICS", "interval", "validation_section"]
+__all__ = ["METRICS", "interval", "short_section", "validation_section"]
 
 METRICS = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95 (mm)", "asd_mm": "ASD (mm)"}
 
@@ -44,6 +45,22 @@ def validation_section(run: TrainedRun) -> Section:
         return Section(title, [text], tables=[table], parts=parts)
     except Exception as error:  # pictures are not worth the page, whatever has become of the data
         return Section(title, [text, f"No pictures of cases: {_reason(error)}"], tables=[table])
+
+
+def short_section(run: TrainedRun) -> Iterator[Section]:
+    """Say in a sentence what was trained on what, and what it reached."""
+    if run.config_file is None:
+        return
+    ran, datalist = run.config, run.datalist()
+    lists = {} if datalist is None else parse_json(datalist)
+    counts = [f"{len(lists[key])} {key}" for key in ("labeled", "unlabeled") if lists.get(key)]
+    data = f" on {' and '.join(counts)} cases" if counts else ""
+    length = f", {run.history['iteration'][-1]:.0f} iterations" if run.history else ""
+    losses = f"losses {ran.get('preset')}, seed {ran.get('seed')}"
+    text = f"{run.name}: {ran.get('method_name', 'a method')} ({losses}) was trained{data}{length}."
+    summary = [it for it in summarize(run.scores) if (it["structure"], it["metric"]) == ("mean", "dice")]
+    reached = [f"Mean Dice of {it['subjects']} validation subjects: {interval(it)}." for it in summary]
+    yield Section("In short", [text, *reached])
 
 
 def interval(entry: Mapping[str, Any]) -> str:
