@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .attached import attach_to_run
+from .attached import attach_tables, attach_to_run
 from .average_network import AverageNetwork
 from .case_table import CaseTable
 from .checkpoint import TrainingCheckpoint
@@ -39,6 +39,7 @@ __all__ = [
     "TrainingPictures",
     "TrainingStatistics",
     "ValidationPictures",
+    "attach_tables",
     "attach_to_run",
     "run_facts",
 ]

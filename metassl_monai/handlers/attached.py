@@ -10,7 +10,7 @@ from pathlib import Path
 from .nonfatal import nonfatal
 from .tracked_run import TrackedRun
 
-__all__ = ["attach_to_run", "set_time_limits"]
+__all__ = ["attach_tables", "attach_to_run", "set_time_limits"]
 
 
 def attach_to_run(folder: Path, files: Iterable[Path], artifact_path: str) -> None:
@@ -30,6 +30,12 @@ def attach_to_run(folder: Path, files: Iterable[Path], artifact_path: str) -> No
             client = MlflowClient(tracking_uri=known["tracking_uri"])
             for file in files:
                 client.log_artifact(known["run_id"], str(file), artifact_path)
+
+
+def attach_tables(directory: Path) -> None:
+    """Log the tables of an evaluation in the output folder of a training to the training's MLflow run."""
+    tables = [directory / name for name in ("cases.csv", "metrics.json")]
+    attach_to_run(directory.parent, tables, directory.name)
 
 
 def set_time_limits() -> None:

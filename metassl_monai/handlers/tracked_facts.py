@@ -62,8 +62,10 @@ def description(facts: Mapping[str, Any], validation: Mapping[str, float]) -> st
     """Write the text that MLflow shows above a run's metrics, which it sorts by name: the validation first.
 
     Example:
-        >>> description({"network": "UNet2D"}, {"val_mean_dice": 0.75})
-        '**Validation at the last epoch**: val_mean_dice 0.750\\n\\nnetwork: UNet2D'
+        >>> print(description({"network": "UNet2D"}, {"val_mean_dice": 0.75}))
+        **Validation at the last epoch**: val_mean_dice 0.750
+        <BLANKLINE>
+        network: UNet2D
     """
     scores = ", ".join(f"{name} {value:.3f}" for name, value in validation.items())
     first = [f"**Validation at the last epoch**: {scores}"] if scores else []

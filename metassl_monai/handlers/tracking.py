@@ -39,14 +39,14 @@ class SafeMLFlowHandler(MLFlowHandler):
     two minutes would hold the training up. A server that has failed is not asked again within ten minutes, so that the
     handlers of trainer and validator do not both wait for it. Processes that open one SQLite file wait for each other.
 
-    Names are written as MLflow takes them. The pictures of an epoch in folders of ``artifacts``, ``<name>_<epoch>.png``,
-    are sent with their step. The load of the machine is sent, too, where the environment has MLflow's own
+    Names are written as MLflow takes them. Pictures of an epoch in folders of ``artifacts``, ``<name>_<epoch>.png``,
+    are sent with their step. The load of the machine is sent where the environment asks for it by MLflow's own
     ``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=true``.
 
     With ``close_on_complete`` the run gets what it runs with and on, see :func:`run_facts`, as parameters, its cases as
-    data sets, and a description that begins with the validation; a run that ends by an exception is marked as failed, and one that is interrupted or
-    terminated as killed. An epoch is sent before its checkpoint is written, since a training that is killed in between
-    would not do it again.
+    data sets, and a description that begins with the validation. It is marked as failed when it ends by an exception,
+    and as killed when it is interrupted or terminated. An epoch is sent before its checkpoint is written, since a
+    training that is killed in between would not do it again.
 
     Args:
         run_file: JSON file that remembers the run, beside the checkpoint; ``None`` remembers nothing.

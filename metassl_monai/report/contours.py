@@ -18,7 +18,7 @@ __all__ = ["Plane", "contour_figure", "planes_of"]
 
 _OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 _TURNED = ("RAI", "RPI")
-"""Where the two axes of a plane must not point: the patient's left is to the right, what is anterior or superior above."""
+"""Where the axes of a plane must not point: the patient's left is to the right, anterior or superior is above."""
 
 _UNSURE = "#ffe600"
 _SLANTED = 0.4
@@ -107,12 +107,13 @@ def _plane(number: int | None, volumes: Sequence[np.ndarray | None], affine: np.
     cut: Any = ... if number is None else (..., number)
     # the rows of a picture go down, as the sides of a patient would that are inferior
     codes = ["", "I"] if affine is None else _sides(affine)
-    turned = [axis for axis, code in enumerate(codes) if code[:1] and code[0] in _TURNED[axis]]
-    maps: Any = [None if volume is None else np.flip(volume[cut], turned) for volume in volumes]
+    turned = tuple(axis for axis, code in enumerate(codes) if code[:1] and code[0] in _TURNED[axis])
+    image, truth, prediction, unsure = (None if it is None else np.flip(np.asarray(it[cut]), turned) for it in volumes)
     shown = [_opposite(code) if axis in turned else code for axis, code in enumerate(codes)]
     sizes: Any = (1.0, 1.0) if affine is None else tuple(nibabel.affines.voxel_sizes(affine)[:2].tolist())
+    sides = ("", "") if affine is None else (shown[0], shown[1])
     place = "" if number is None else f"slice {number + 1} of {_depth(volumes)}"
-    return Plane(*maps, spacing=sizes, sides=("", "") if affine is None else (shown[0], shown[1]), place=place)
+    return Plane(image, truth, prediction, unsure, sizes, sides, place)  # type: ignore[arg-type]
 
 
 def _sides(affine: np.ndarray) -> list[str]:
@@ -137,7 +138,7 @@ def _depth(volumes: Sequence[np.ndarray | None]) -> int:
 def _outline(ax: Axes, mask: np.ndarray, value: int, style: Any) -> None:
     color = structure_color(value)
     lines = ax.contour(mask.T, levels=[0.5], colors=[color], linewidths=2, linestyles=[style])
-    lines.set_path_effects([withStroke(linewidth=3.2, foreground="white", alpha=0.55)])
+    lines.set_path_effects([withStroke(linewidth=3, foreground="black", alpha=0.4)])
     if style == "solid":
         columns, rows = np.nonzero(mask)
         last = int(columns.argmax())

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -152,7 +153,7 @@ def _draw_curves(ax: Axes, history: History, names: Sequence[str], labels: Mappi
     for name, marker in zip(ordered, itertools.cycle(_MARKERS), strict=False):
         values = np.asarray(history[name])
         known = ~np.isnan(values)  # without the gaps, across which no line would be drawn
-        style = {"marker": marker, "markersize": 4, "linewidth": 1, "color": _line_color(name, labels)}
+        style: dict[str, Any] = {"marker": marker, "markersize": 4, "linewidth": 1, "color": _line_color(name, labels)}
         ax.plot(epochs[known], values[known], label=curve_name(name, labels), **style)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch", fontsize=8)

@@ -23,6 +23,7 @@ Images = Sequence[np.ndarray]
 Labels = Mapping[str, str]
 """Name of each class value, background ``"0"`` included, as configs have it."""
 
+_LEGEND_INCHES = 1.7
 _FILL = 0.2
 """Opacity inside the contour of a structure: the image, and so the border to be judged, shows through."""
 
@@ -167,14 +168,15 @@ def _add_legend(figure: Figure, labels: Labels, with_regions: bool) -> None:
             for name, text in REGION_NAMES.items()
         ]
     if entries:
-        figure.legend(handles=entries, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+        columns = max(1, int(figure.get_figwidth() / _LEGEND_INCHES))
+        figure.legend(handles=entries, loc="outside lower center", ncols=columns, fontsize=7, frameon=False)
 
 
 def _draw_classes(ax: Axes, classes: np.ndarray, count: int) -> None:
     colors = structure_colormap(count)
     ax.imshow(classes.T, cmap=colors, norm=_steps(count), alpha=_FILL, interpolation="nearest", origin="lower")
     for value in np.unique(classes[classes > 0]):
-        ax.contour(classes.T == value, levels=[0.5], colors=[structure_color(int(value))], linewidths=1.2)
+        ax.contour((classes == value).T, levels=[0.5], colors=[structure_color(int(value))], linewidths=1.2)
 
 
 def _draw_regions(ax: Axes, regions: np.ndarray) -> None:

@@ -17,7 +17,7 @@ REGION_NAMES = {
     "DS": "discrepant, suspicious",
 }
 REGION_COLORS = {"UC": "#f0f0f0", "US": "#8a84bd", "DC": "#5e3c99", "DS": "#1d0036"}
-"""From light to dark, so that they can be told apart in print and whatever colors a reader sees; no structure has them."""
+"""From light to dark, to be told apart in print and whatever colors a reader sees; no structure has them."""
 
 # told apart by color-blind readers, and seen on white paper as on black and gray images
 _FIRST = ("#d55e00", "#0072b2", "#009e73", "#aa4499", "#997700", "#cc6677", "#5e8c31")

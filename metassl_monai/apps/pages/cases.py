@@ -10,6 +10,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
+from monai.data import MetaTensor
 
 from metassl_monai.data import read_scan
 from metassl_monai.data.channels import image_files
@@ -21,7 +22,7 @@ from metassl_monai.report.page import Entry, Picture, Section, Table, figure_pic
 from metassl_monai.report.palette import structure_color
 
 from .run import TrainedRun
-from .segment import cases_of, segment
+from .segment import cases_of, reason_of, segment
 
 __all__ = ["SURE", "unlabeled_section", "validation_cases"]
 
@@ -52,9 +53,18 @@ def validation_cases(run: TrainedRun) -> Iterator[Section]:
 
 def unlabeled_section(run: TrainedRun) -> Iterator[Section]:
     """Draw a few unlabeled cases with what the network says of them, and measure how sure it is."""
-    items = cases_of(run, "unlabeled")
-    if not items:
+    if run.config_file is None or not run.model.is_file():
         return
+    title = "What the network says of unlabeled cases"
+    try:
+        items = cases_of(run, "unlabeled")
+        if items:
+            yield _unlabeled(run, items, title)
+    except Exception as error:  # pictures are not worth the page, whatever has become of the data
+        yield Section(title, [f"Not possible: {reason_of(error)}"])
+
+
+def _unlabeled(run: TrainedRun, items: Sequence[Mapping[str, Any]], title: str) -> Section:
     places = np.unique(np.linspace(0, len(items) - 1, min(_UNLABELED, len(items))).round().astype(int))
     records: list[dict[str, Any]] = []
     parts: list[Section] = []
@@ -74,7 +84,7 @@ def unlabeled_section(run: TrainedRun) -> Iterator[Section]:
     table = Table(f"{run.name}_unlabeled", caption, header, rows, records)
     text = [f"Nobody annotated these. A voxel is unsure where no class has a confidence above {SURE:g}."]
     legend = [*_legend(run, "", "prediction"), Entry("", "hatched: unsure")]
-    yield Section("What the network says of unlabeled cases", text, legend, [table], (), (), parts)
+    return Section(title, text, legend, [table], parts=parts)
 
 
 def _best_median_worst(dice: Mapping[str, float]) -> dict[str, str]:
@@ -128,7 +138,7 @@ def _each_dice(rows: Sequence[CaseRow]) -> str:
 
 
 def _measured(
-    confidence: torch.Tensor, classes: torch.Tensor, labels: Mapping[str, str], item: Mapping[str, Any]
+    confidence: torch.Tensor, classes: MetaTensor, labels: Mapping[str, str], item: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the share of unsure voxels of what is called a structure, and the size of each structure."""
     picture = is_picture(image_files(item["image"])[0])

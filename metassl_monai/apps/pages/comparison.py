@@ -17,9 +17,9 @@ __all__ = ["comparison_section"]
 
 _COMPARED = ("dice", "hd95_mm")
 _ABOUT = (
-    "Cases are paired and averaged within each subject. p: Wilcoxon's signed-rank test over subjects, corrected for all "
-    "tests of its metric in this table (Holm). Detectable: the smallest difference that one t-test of so many subjects "
-    "shows in 80 % of such comparisons. Chance is that of the cases, not of another seed or of other labeled subjects."
+    "Cases are paired and averaged within each subject. p: Wilcoxon's signed-rank test over subjects, corrected for "
+    "all tests of its metric in this table (Holm). Detectable: the smallest difference that one t-test of so many "
+    "subjects shows in 80 % of such comparisons. Chance is that of the cases, not of another seed or of other labeled subjects."
 )
 
 

@@ -104,8 +104,9 @@ def _reached(run: TrainedRun) -> Iterator[tuple[str, str]]:
 
 def _maker(content: dict[str, Any]) -> str:
     source = content.get("source")
-    reader = source.get("reader", "hand") if isinstance(source, dict) else "hand"
-    return "hand" if reader == "hand" else f"the reader {reader}, seed {source.get('seed', 'none')}"
+    if not isinstance(source, dict) or "reader" not in source:
+        return "hand"
+    return f"the reader {source['reader']}, seed {source.get('seed', 'none')}"
 
 
 def _text(value: Any) -> str:

@@ -7,14 +7,13 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from metassl_monai.bundle.errors import user_mistake
 from metassl_monai.data.datalist import parse_json
 from metassl_monai.report import summarize
 from metassl_monai.report.page import Section, Table
 
 from .cases import validation_cases
 from .run import TrainedRun
-from .segment import cases_of, score_validation
+from .segment import cases_of, reason_of, score_validation
 
 __all__ = ["METRICS", "interval", "short_section", "validation_section"]
 
@@ -44,7 +43,7 @@ def validation_section(run: TrainedRun) -> Section:
         parts = [*validation_cases(run)]
         return Section(title, [text], tables=[table], parts=parts)
     except Exception as error:  # pictures are not worth the page, whatever has become of the data
-        return Section(title, [text, f"No pictures of cases: {_reason(error)}"], tables=[table])
+        return Section(title, [text, f"No pictures of cases: {reason_of(error)}"], tables=[table])
 
 
 def short_section(run: TrainedRun) -> Iterator[Section]:
@@ -85,9 +84,5 @@ def _score(run: TrainedRun) -> str:
             return "No case is held out for validation, so the quality of the network is not known."
         score_validation(run, items)
     except Exception as error:  # the page tells what else is known
-        return f"The evaluation failed: {_reason(error)}"
+        return f"The evaluation failed: {reason_of(error)}"
     return ""
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(user_mistake(error) or f"{type(error).__name__}: {error}").split())

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Events
 from monai.bundle import ConfigParser
 
+from metassl_monai.bundle.errors import user_mistake
 from metassl_monai.bundle.preflight import check_network
 from metassl_monai.data import load_datalist, network_orientation
 from metassl_monai.data.pictures import is_picture
@@ -18,7 +18,7 @@ from metassl_monai.handlers import CaseTable
 
 from .run import TrainedRun
 
-__all__ = ["cases_of", "score_validation", "segment"]
+__all__ = ["cases_of", "reason_of", "score_validation", "segment"]
 
 Use = Callable[[Mapping[str, Any], Mapping[str, Any]], object]
 """Called with the item of the datalist and with what the postprocessing leaves, ``pred`` and ``label``."""
@@ -60,6 +60,11 @@ def segment(run: TrainedRun, items: Sequence[Mapping[str, Any]], use: Use, label
 
     evaluator.add_event_handler(Events.ITERATION_COMPLETED, hand_over)
     evaluator.run()
+
+
+def reason_of(error: Exception) -> str:
+    """Say in one line why cases could not be segmented."""
+    return " ".join(str(user_mistake(error) or f"{type(error).__name__}: {error}").split())
 
 
 def _evaluator(run: TrainedRun, parser: ConfigParser, items: Iterable[Mapping[str, Any]]) -> Any:
