@@ -18,7 +18,7 @@ __all__ = ["Plane", "contour_figure", "planes_of"]
 
 _OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 _TURNED = ("RAI", "RPI")
-"""Where the axes of a plane must not point: the patient's left is to the right, anterior or superior is above."""
+"""Where the axes of a plane must not point: right is the patient's left or posterior, up anterior or superior."""
 
 _UNSURE = "#ffe600"
 _SLANTED = 0.4
@@ -92,7 +92,7 @@ def contour_figure(plane: Plane) -> Figure:
     ax.set_axis_off()
     ax.imshow(plane.image.T, cmap="gray", origin="lower", aspect=plane.spacing[1] / plane.spacing[0])
     if plane.unsure is not None and plane.unsure.any():
-        hatched = ax.contourf(plane.unsure.T, levels=[0.5, 1], colors="none", hatches=["////"])
+        hatched = ax.contourf(plane.unsure.T, levels=[0.5, 1], colors="none", hatches=["//"])
         hatched.set_edgecolor(_UNSURE)
         hatched.set_linewidth(0)
         ax.contour(plane.unsure.T, levels=[0.5], colors=_UNSURE, linewidths=0.8, linestyles="dotted")
@@ -107,13 +107,20 @@ def _plane(number: int | None, volumes: Sequence[np.ndarray | None], affine: np.
     cut: Any = ... if number is None else (..., number)
     # the rows of a picture go down, as the sides of a patient would that are inferior
     codes = ["", "I"] if affine is None else _sides(affine)
-    turned = tuple(axis for axis, code in enumerate(codes) if code[:1] and code[0] in _TURNED[axis])
+    turned = tuple(axis for axis, code in enumerate(codes) if _is_turned(axis, code))
     image, truth, prediction, unsure = (None if it is None else np.flip(np.asarray(it[cut]), turned) for it in volumes)
     shown = [_opposite(code) if axis in turned else code for axis, code in enumerate(codes)]
     sizes: Any = (1.0, 1.0) if affine is None else tuple(nibabel.affines.voxel_sizes(affine)[:2].tolist())
     sides = ("", "") if affine is None else (shown[0], shown[1])
     place = "" if number is None else f"slice {number + 1} of {_depth(volumes)}"
     return Plane(image, truth, prediction, unsure, sizes, sides, place)  # type: ignore[arg-type]
+
+
+def _is_turned(axis: int, code: str) -> bool:
+    """Say whether an axis is drawn the other way round; what slants between left and right is drawn by these."""
+    lateral = "".join(letter for letter in code if letter in "LR") if axis == 0 else ""
+    deciding = lateral or code
+    return deciding[:1] in tuple(_TURNED[axis])
 
 
 def _sides(affine: np.ndarray) -> list[str]:

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ History = Mapping[str, Sequence[float]]
 """Values of each metric by epoch, beside the column ``epoch``; NaN where an epoch has none."""
 
 _COLUMNS = 3
+_TITLE_WIDTH = 50
 # The light gray of UC in maps cannot be seen as a line on white.
 _LINE_COLORS = {**REGION_COLORS, "UC": "#636363"}
 _REGION_ORDER = {name: rank for rank, name in enumerate(REGION_COLORS)}
@@ -100,7 +102,7 @@ def history_figure(
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for ax, (panel, names) in zip(grid, panels.items(), strict=False):
         _draw_curves(ax, history, names, labels or {})
-        ax.set_title(panel_name(panel or names[0]), fontsize=9)
+        ax.set_title(fill(panel_name(panel or names[0]), _TITLE_WIDTH), fontsize=9)
         ax.tick_params(labelleft=True)
         ax.set_ylabel(ylabel, fontsize=8)
     for ax in grid[len(panels) :]:

@@ -14,10 +14,13 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
+from PIL import Image
 
 from metassl_monai.files import atomic_write
 
 __all__ = ["Entry", "Picture", "Section", "Table", "figure_picture", "file_picture", "write_page"]
+
+_COLORS = 192
 
 
 class Picture(NamedTuple):
@@ -99,12 +102,21 @@ def figure_picture(figure: Figure, alt: str, caption: str, source: Path | None =
     """Return a figure as a picture for a page; ``source`` is the file with its numbers."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
-    return Picture(base64.b64encode(buffer.getvalue()).decode("ascii"), alt, caption, source, large)
+    return Picture(_small_png(buffer), alt, caption, source, large)
 
 
 def file_picture(path: Path, alt: str, caption: str) -> Picture:
     """Return a PNG file as a picture for a page."""
-    return Picture(base64.b64encode(path.read_bytes()).decode("ascii"), alt, caption, path, large=True)
+    return Picture(_small_png(path), alt, caption, path, large=True)
+
+
+def _small_png(file: Any) -> str:
+    """Return a picture in base64 with as many colors as gray images and a few lines need, a third of the size."""
+    buffer = io.BytesIO()
+    with Image.open(file) as picture:
+        few = picture.convert("RGB").quantize(_COLORS, dither=Image.Dither.NONE)
+        few.save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 @cache

@@ -9,8 +9,8 @@ __all__ = ["curve_name", "panel_name"]
 
 _PARTS = {
     "": "",
-    "accuracy": "references that are right",
-    "accuracy_foreground": "references that are right, of the foreground",
+    "accuracy": "right references",
+    "accuracy_foreground": "right references in the foreground",
     "dice": "Dice",
     "hidden": "hidden labels",
     "learning_rate": "learning rate",

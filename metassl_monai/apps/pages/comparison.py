@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metassl_monai.apps.compare import verdict
 from metassl_monai.report import compare_cases, history_figure, holm, summarize
 from metassl_monai.report.page import Section, Table, figure_picture
 
@@ -16,11 +17,10 @@ from .scores import METRICS, interval
 __all__ = ["comparison_section"]
 
 _COMPARED = ("dice", "hd95_mm")
-_ABOUT = (
-    "Cases are paired and averaged within each subject. p: Wilcoxon's signed-rank test over subjects, corrected for "
-    "all tests of its metric in this table (Holm). Detectable: the smallest difference that one t-test of so many "
-    "subjects shows in 80 % of such comparisons. Chance is that of the cases, not of another seed or of other labeled subjects."
-)
+_ABOUT = """\
+Cases are paired and averaged within each subject. p: Wilcoxon's signed-rank test over subjects, corrected for all
+tests of its metric in this table (Holm). Detectable: the smallest difference that one t-test of so many subjects shows
+in 80 % of such comparisons. Chance is that of the cases, not of another seed or of other labeled subjects."""
 
 
 def comparison_section(runs: Sequence[TrainedRun]) -> Section:
@@ -37,7 +37,7 @@ def comparison_section(runs: Sequence[TrainedRun]) -> Section:
         rows = [_row(it) for it in differences]
         caption = f"Each run minus {scored[0].name}, paired over subjects."
         tables.append(Table("comparison", caption, header, rows, differences))
-        text.append(_ABOUT)
+        text += [*_verdicts(differences), _ABOUT]
     curves = {f"val_mean_dice/{run.name}": run.history["val_mean_dice"] for run in runs if _is_drawn(run, runs[0])}
     pictures = []
     if len(curves) > 1:
@@ -77,6 +77,11 @@ def _differences(runs: Sequence[TrainedRun]) -> list[dict[str, Any]]:
         for row, p in zip(some, holm([row["p_wilcoxon"] for row in some]), strict=True):
             row["p_holm"], row["tests"] = p, len(some)
     return rows
+
+
+def _verdicts(differences: Sequence[Mapping[str, Any]]) -> list[str]:
+    means = [it for it in differences if it["structure"] == "mean"]
+    return [f"A is {it['run']}, B is {it['minus']}. {verdict(it)}" for it in means]
 
 
 def _row(it: Mapping[str, Any]) -> tuple[str, ...]:

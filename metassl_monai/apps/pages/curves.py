@@ -23,6 +23,8 @@ _CURVES = {
     "learning_rate": "learning rate",
     "regions": "fraction",
     "threshold": "confidence",
+    "hidden/*/accuracy": "fraction",
+    "hidden/*/dice": "Dice",
 }
 """What the metrics under a prefix measure, in the order of the page."""
 
@@ -31,10 +33,10 @@ _CAPTIONS = {
     "validation": "Validation cases in the last pictured epoch: annotation and prediction",
     "unlabeled": "Unlabeled images of the last pictured epoch, with hidden annotations that no training reads",
     "regions_over_training": "One unlabeled image over the training",
-    "accuracy": "Correct references in each region over the epochs",
-    "pseudo_labels": "Dice of the pseudo-labels of unlabeled images over the epochs",
 }
-_DRAWN_HERE = frozenset({"counts", "losses", "thresholds", "validation_dice"})
+_DRAWN_HERE = frozenset(
+    {"accuracy", "counts", "learning_rate", "losses", "pseudo_labels", "thresholds", "validation_dice"}
+)
 """Curves that the training drew and that this page has in another form."""
 
 

@@ -19,10 +19,9 @@ __all__ = ["METRICS", "interval", "short_section", "validation_section"]
 
 METRICS = {"dice": "Dice", "jaccard": "Jaccard", "hd95_mm": "HD95 (mm)", "asd_mm": "ASD (mm)"}
 
-_ABOUT = (
-    "Mean over {subjects} subjects with its 95 % interval (Student's t over subjects, on a scale that keeps it in the "
-    "range of the metric); a structure that was missed has no distance."
-)
+_ABOUT = """\
+Mean over {subjects} subjects with its 95 % interval (Student's t over subjects, on a scale that keeps it in the range
+of the metric); a structure that was missed has no distance."""
 
 
 def validation_section(run: TrainedRun) -> Section:
@@ -52,7 +51,9 @@ def short_section(run: TrainedRun) -> Iterator[Section]:
         return
     ran, datalist = run.config, run.datalist()
     lists = {} if datalist is None else parse_json(datalist)
-    counts = [f"{len(lists[key])} {key}" for key in ("labeled", "unlabeled") if lists.get(key)]
+    # supervised learning looks at no unlabeled case, whatever the data hold
+    used = ["labeled", *(["unlabeled"] if any(name.startswith("loss/unlabeled/") for name in run.history) else [])]
+    counts = [f"{len(lists[key])} {key}" for key in used if lists.get(key)]
     data = f" on {' and '.join(counts)} cases" if counts else ""
     length = f", {run.history['iteration'][-1]:.0f} iterations" if run.history else ""
     losses = f"losses {ran.get('preset')}, seed {ran.get('seed')}"
