@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -144,7 +145,7 @@ def _with_sources(section: Section, folder: Path, files: Mapping[str, Path]) -> 
     """Return a section for the template, which links to the files from where the page lies."""
 
     def link(file: Path | None) -> str:
-        return Path(os.path.relpath(file, folder)).as_posix() if file else ""
+        return quote(Path(os.path.relpath(file, folder)).as_posix()) if file else ""
 
     return {
         **section._asdict(),

@@ -20,7 +20,7 @@ REGION_COLORS = {"UC": "#f0f0f0", "US": "#8a84bd", "DC": "#5e3c99", "DS": "#1d00
 """From light to dark, to be told apart in print and whatever colors a reader sees; no structure has them."""
 
 # told apart by color-blind readers, and seen on white paper as on black and gray images
-_FIRST = ("#d55e00", "#0072b2", "#009e73", "#aa4499", "#997700", "#cc6677", "#5e8c31")
+_FIRST = ("#d55e00", "#3b6fe3", "#00a66e", "#aa4499", "#997700", "#cc6677", "#5e8c31")
 _STRUCTURES = tuple(
     dict.fromkeys([*_FIRST, *(to_hex(colormaps[n](i)) for n in ("tab20", "tab20b", "tab20c") for i in range(20))])
 )
@@ -54,7 +54,7 @@ def structure_colormap(count: int) -> ListedColormap:
 
         >>> from metassl_monai.report.palette import structure_colormap
         >>> structure_colormap(3).colors
-        ['#00000000', '#d55e00', '#0072b2']
+        ['#00000000', '#d55e00', '#3b6fe3']
     """
     colors = ["#00000000", *(structure_color(c) for c in range(1, count))]
     colormap: Any = ListedColormap(colors).with_extremes(under="#808080")

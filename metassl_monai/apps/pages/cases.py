@@ -53,13 +53,11 @@ def validation_cases(run: TrainedRun) -> Iterator[Section]:
 
 def unlabeled_section(run: TrainedRun) -> Iterator[Section]:
     """Draw a few unlabeled cases with what the network says of them, and measure how sure it is."""
-    if run.config_file is None or not run.model.is_file():
+    if run.config_file is None or not run.model.is_file() or not run.count("unlabeled"):
         return
     title = "What the network says of unlabeled cases"
     try:
-        items = cases_of(run, "unlabeled")
-        if items:
-            yield _unlabeled(run, items, title)
+        yield _unlabeled(run, cases_of(run, "unlabeled"), title)
     except Exception as error:  # pictures are not worth the page, whatever has become of the data
         yield Section(title, [f"Not possible: {reason_of(error)}"])
 

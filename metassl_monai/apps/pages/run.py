@@ -12,6 +12,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from metassl_monai.bundle.errors import UserError
+from metassl_monai.data.datalist import parse_json
 from metassl_monai.files import nan_for_null
 from metassl_monai.report import CaseRow, read_history
 
@@ -80,6 +81,11 @@ class TrainedRun:
         """Return the datalist of the training, None where it is not there any more."""
         found: Iterator[Path] = (Path(file) for file in self._datalists() if Path(file).is_file())
         return next(found, None)
+
+    def count(self, key: str) -> int:
+        """Return how many cases a list of the datalist holds."""
+        file = self.datalist()
+        return 0 if file is None else len(parse_json(file).get(key, ()))
 
     def _datalists(self) -> Iterator[str | Path]:
         if self.config_file is not None:

@@ -7,13 +7,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from metassl_monai.data.datalist import parse_json
 from metassl_monai.report import summarize
 from metassl_monai.report.page import Section, Table
 
 from .cases import validation_cases
 from .run import TrainedRun
-from .segment import cases_of, reason_of, score_validation
+from .segment import reason_of, score_validation
 
 __all__ = ["METRICS", "interval", "short_section", "validation_section"]
 
@@ -49,11 +48,10 @@ def short_section(run: TrainedRun) -> Iterator[Section]:
     """Say in a sentence what was trained on what, and what it reached."""
     if run.config_file is None:
         return
-    ran, datalist = run.config, run.datalist()
-    lists = {} if datalist is None else parse_json(datalist)
+    ran = run.config
     # supervised learning looks at no unlabeled case, whatever the data hold
     used = ["labeled", *(["unlabeled"] if any(name.startswith("loss/unlabeled/") for name in run.history) else [])]
-    counts = [f"{len(lists[key])} {key}" for key in used if lists.get(key)]
+    counts = [f"{run.count(key)} {key}" for key in used if run.count(key)]
     data = f" on {' and '.join(counts)} cases" if counts else ""
     length = f", {run.history['iteration'][-1]:.0f} iterations" if run.history else ""
     losses = f"losses {ran.get('preset')}, seed {ran.get('seed')}"
@@ -80,10 +78,9 @@ def _score(run: TrainedRun) -> str:
     if run.config_file is None or not run.model.is_file():
         return "Not possible yet: there is no trained network."
     try:
-        items = cases_of(run, "validation")
-        if not items:
+        if not run.count("validation"):
             return "No case is held out for validation, so the quality of the network is not known."
-        score_validation(run, items)
+        score_validation(run)
     except Exception as error:  # the page tells what else is known
         return f"The evaluation failed: {reason_of(error)}"
     return ""

@@ -31,8 +31,9 @@ def cases_of(run: TrainedRun, key: str) -> list[dict[str, Any]]:
     return load_datalist(datalist, key, dataset_dir)
 
 
-def score_validation(run: TrainedRun, items: Sequence[Mapping[str, Any]]) -> None:
+def score_validation(run: TrainedRun) -> None:
     """Write the table of the network that the training kept into ``evaluation_validation``, as ``evaluating`` does."""
+    items = cases_of(run, "validation")
     table = CaseTable(run.table_folder, run.labels, has_spacing=not is_picture(items[0]["label"]))
     evaluator = _evaluator(run, run.parser(), items)
     table.attach(evaluator)
