@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["accepted", "accepted_text", "data_inputs", "description", "pictures_of", "system_monitor"]
+from .nonfatal import nonfatal
 
-_LONGEST_NAME, _LONGEST_TEXT = 250, 6000
+__all__ = ["LONGEST_NAME", "accepted", "accepted_text", "data_inputs", "description", "pictures_of", "system_monitor"]
+
+LONGEST_NAME, _LONGEST_TEXT = 250, 6000
 
 
 def accepted(name: str) -> str:
@@ -21,7 +23,7 @@ def accepted(name: str) -> str:
         >>> accepted("val_dice/Vorhof (links) 50%"), accepted("../a")
         ('val_dice/Vorhof _links_ 50_', '_./a')
     """
-    known = re.sub(r"[^\w\-. /]", "_", name)[:_LONGEST_NAME]
+    known = re.sub(r"[^\w\-. /]", "_", name)[:LONGEST_NAME]
     # it must be a path that stays as it is and inside of its folder
     parts = [re.sub(r"^\.", "_", part) or "_" for part in known.split("/")]
     return "/".join(parts)
@@ -73,13 +75,17 @@ def description(facts: Mapping[str, Any], validation: Mapping[str, float]) -> st
 
 
 def system_monitor(run_id: str, uri: str, resume: bool) -> Any:
-    """Start to log the machine's load where ``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`` asks for it, None where not."""
+    """Start to log the machine's load where ``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`` asks for it, None where not.
+
+    What cannot be read, such as without the package psutil, is a warning.
+    """
     from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 
-    if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():
-        return None
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+    monitor = None
+    if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():
+        with nonfatal("no load of the machine in MLflow"):
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    monitor = SystemMetricsMonitor(run_id, resume_logging=resume, tracking_uri=uri)
-    monitor.start()
+            monitor = SystemMetricsMonitor(run_id, resume_logging=resume, tracking_uri=uri)
+            monitor.start()
     return monitor

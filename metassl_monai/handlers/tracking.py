@@ -19,7 +19,7 @@ from .attached import set_time_limits
 from .checkpoint import SAVING
 from .run_facts import data_fingerprints, run_facts
 from .termination import stop_at_safe_points
-from .tracked_facts import accepted, accepted_text, data_inputs, description, pictures_of, system_monitor
+from .tracked_facts import LONGEST_NAME, accepted, accepted_text, data_inputs, description, pictures_of, system_monitor
 from .tracked_run import TrackedRun, opening
 
 __all__ = ["SafeMLFlowHandler"]
@@ -64,7 +64,11 @@ class SafeMLFlowHandler(MLFlowHandler):
         self.resume = resume
         self.monitor: Any = None
         self.facts: dict[str, Any] = {}
-        kwargs |= {name: str(kwargs[name]) for name in ("run_name", "experiment_name") if kwargs.get(name) is not None}
+        kwargs |= {
+            name: str(kwargs[name])[:LONGEST_NAME]
+            for name in ("run_name", "experiment_name")
+            if kwargs.get(name) is not None
+        }
         if self.remembered is not None and resume:
             kwargs["tracking_uri"] = self.remembered.place(kwargs.get("tracking_uri"))
         self._guard(self._open, kwargs)

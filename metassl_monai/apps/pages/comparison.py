@@ -57,11 +57,12 @@ def _overview(runs: Sequence[TrainedRun]) -> Table:
     cells = {(it["run"], it["structure"], it["metric"]): it for it in records}
     structures = dict.fromkeys(it["structure"] for it in records)
     shown = [(run, structure) for run in runs for structure in structures if (run.name, structure, "dice") in cells]
+    metrics = [name for name in METRICS if all((run.name, structure, name) in cells for run, structure in shown)]
     rows = [
-        (f"{run.name}: {structure}", *(interval(cells[run.name, structure, name]) for name in METRICS))
+        (f"{run.name}: {structure}", *(interval(cells[run.name, structure, name]) for name in metrics))
         for run, structure in shown
     ]
-    header = ("run and structure", *METRICS.values())
+    header = ("run and structure", *(METRICS[name] for name in metrics))
     return Table("runs", "Scores of each run on its validation cases.", header, rows, records)
 
 

@@ -27,8 +27,8 @@ def validation_section(run: TrainedRun) -> Section:
     """Show the table of the validation, which is made first where it is missing, and draw three of its cases."""
     title = "Validation"
     reason = "" if run.scores else _score(run)
-    if reason:
-        return Section(title, [reason])
+    if not run.scores:
+        return Section(title, [reason or "The evaluation left no table."])
     summary = summarize(run.scores)
     cells = {(it["structure"], it["metric"]): it for it in summary}
     structures = dict.fromkeys(it["structure"] for it in summary)
