@@ -73,7 +73,8 @@ def planes_of(
         shown = prediction > 0 if truth is None else truth > 0
         held = np.flatnonzero(shown.any(axis=(0, 1)))
         held = held if held.size else np.arange(image.shape[2])
-        chosen = np.unique(held[np.linspace(0, held.size - 1, min(count, held.size)).round().astype(int)]).tolist()
+        number = min(count, held.size)
+        chosen = held[((np.arange(number) + 0.5) * held.size / number).astype(int)].tolist()
     return [_plane(number, [image, truth, prediction, unsure], affine) for number in chosen]
 
 

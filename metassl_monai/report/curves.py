@@ -157,6 +157,7 @@ def _draw_curves(ax: Axes, history: History, names: Sequence[str], labels: Mappi
         known = ~np.isnan(values)  # without the gaps, across which no line would be drawn
         style: dict[str, Any] = {"marker": marker, "markersize": 4, "linewidth": 1, "color": _line_color(name, labels)}
         ax.plot(epochs[known], values[known], label=curve_name(name, labels), **style)
+    ax.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch", fontsize=8)
     ax.tick_params(labelsize=7)

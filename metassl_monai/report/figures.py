@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,6 +25,7 @@ Labels = Mapping[str, str]
 """Name of each class value, background ``"0"`` included, as configs have it."""
 
 _LEGEND_INCHES = 1.7
+_ROW_WIDTH = 28
 _FILL = 0.2
 """Opacity inside the contour of a structure: the image, and so the border to be judged, shows through."""
 
@@ -147,13 +149,18 @@ def _panels(
             _draw_classes(ax, column[row], classes)
         if regions is not None:
             _draw_regions(axes[-1], regions[row])
-    for axes, name in zip(grid, rows, strict=False):
+    for axes, name in zip(grid, _broken(rows), strict=False):
         axes[0].text(-0.05, 0.5, name, transform=axes[0].transAxes, rotation=90, ha="right", va="center", fontsize=9)
     for ax, heading in zip(grid[0], headings, strict=True):
         ax.set_title(heading, fontsize=9)
     _add_legend(figure, labels or {}, regions is not None)
     figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _broken(rows: Sequence[str]) -> list[str]:
+    """Break long names, such as those of whole-slide images, into lines that fit beside a row."""
+    return ["\n".join(fill(line, _ROW_WIDTH) for line in name.splitlines()) for name in rows]
 
 
 def _add_legend(figure: Figure, labels: Labels, with_regions: bool) -> None:

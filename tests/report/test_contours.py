@@ -24,7 +24,7 @@ def volume(*, at: slice = slice(2, 9)) -> np.ndarray:
 def test_slices_are_spread_evenly_over_what_is_annotated() -> None:
     truth = volume()
     planes = planes_of(truth.astype(float), np.zeros_like(truth), truth, affine=np.eye(4))
-    assert [plane.place for plane in planes] == ["slice 3 of 12", "slice 6 of 12", "slice 9 of 12"]
+    assert [plane.place for plane in planes] == ["slice 4 of 12", "slice 6 of 12", "slice 8 of 12"]
     (only,) = planes_of(truth.astype(float), volume(at=slice(4, 5)), affine=np.eye(4))
     assert only.place == "slice 5 of 12"
     empty = np.zeros_like(truth)
@@ -49,8 +49,8 @@ def test_the_patients_left_is_at_the_right(axes: Any, sides: tuple[str, str], tu
     plane = planes_of(image, volume(), affine=affine)[0]
     assert plane.sides == sides
     assert plane.spacing == pytest.approx((1.5, 1.25))
-    assert np.array_equal(plane.image, np.flip(image[..., 2], turned))
-    assert np.array_equal(plane.prediction, np.flip(volume()[..., 2], turned))
+    assert np.array_equal(plane.image, np.flip(image[..., 3], turned))
+    assert np.array_equal(plane.prediction, np.flip(volume()[..., 3], turned))
 
 
 def test_a_picture_has_its_first_row_above_and_no_sides() -> None:

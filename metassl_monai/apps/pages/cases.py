@@ -86,13 +86,11 @@ def _unlabeled(run: TrainedRun, items: Sequence[Mapping[str, Any]], title: str) 
 
 
 def _best_median_worst(dice: Mapping[str, float]) -> dict[str, str]:
-    """Return the rank of each case to draw."""
-    order = sorted((value, case) for case, value in dice.items() if not math.isnan(value))
-    ranks = {"Best": -1, "Median": (len(order) - 1) // 2, "Worst": 0}
-    chosen: dict[str, str] = {}
-    for rank, place in ranks.items() if order else ():
-        chosen.setdefault(order[place][1], rank)
-    return chosen
+    """Return the rank of each case to draw; of two there is no median."""
+    order = sorted(((value, case) for case, value in dice.items() if not math.isnan(value)), reverse=True)
+    ranks = {"Best": 0, "Worst": len(order) - 1, "Median": len(order) // 2}
+    first = {place: rank for rank, place in reversed(ranks.items())} if order else {}
+    return {order[place][1]: first[place] for place in sorted(first)}
 
 
 def _planes(

@@ -65,7 +65,10 @@ def segment(run: TrainedRun, items: Sequence[Mapping[str, Any]], use: Use, label
 
 def reason_of(error: Exception) -> str:
     """Say in one line why cases could not be segmented."""
-    return " ".join(str(user_mistake(error) or f"{type(error).__name__}: {error}").split())
+    mistake = user_mistake(error)
+    while isinstance(error.__cause__, Exception):  # MONAI wraps the reason into several exceptions
+        error = error.__cause__
+    return " ".join(str(mistake or f"{type(error).__name__}: {error}").split())
 
 
 def _evaluator(run: TrainedRun, parser: ConfigParser, items: Iterable[Mapping[str, Any]]) -> Any:
@@ -86,7 +89,8 @@ def _let_labels_be_missing(parser: ConfigParser) -> None:
     for transform in parser["validate::preprocessing::transforms"]:
         if "label" in transform.get("keys", ()):
             transform["allow_missing_keys"] = True
-    after = parser["validate::postprocessing::transforms"]
+    # an evaluator's output has a label all the same, which is None
+    after = [it for it in parser["validate::postprocessing::transforms"] if it.get("keys") not in ("label", ["label"])]
     ends = (number for number, transform in enumerate(after) if transform["_target_"].endswith("AsDiscreted"))
     parser["validate::postprocessing::transforms"] = after[: next(ends)]
     parser["validate::evaluator::key_val_metric"] = None
