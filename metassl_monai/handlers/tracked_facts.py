@@ -11,7 +11,16 @@ from typing import Any
 
 from .nonfatal import nonfatal
 
-__all__ = ["LONGEST_NAME", "accepted", "accepted_text", "data_inputs", "description", "pictures_of", "system_monitor"]
+__all__ = [
+    "LONGEST_NAME",
+    "accepted",
+    "accepted_text",
+    "data_inputs",
+    "description",
+    "first_section",
+    "pictures_of",
+    "system_monitor",
+]
 
 LONGEST_NAME, _LONGEST_TEXT = 250, 6000
 
@@ -27,6 +36,17 @@ def accepted(name: str) -> str:
     # it must be a path that stays as it is and inside of its folder
     parts = [re.sub(r"^\.", "_", part) or "_" for part in known.split("/")]
     return "/".join(parts)
+
+
+def first_section(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Repeat the validation's metrics under a name that MLflow sorts before all others.
+
+    Example:
+        >>> first_section({"loss": 1.0, "val_mean_dice": 0.75, "val_dice/heart": 0.75})
+        {'0_validation/mean_dice': 0.75, '0_validation/heart': 0.75}
+    """
+    names = {name: name.removeprefix("val_").removeprefix("dice/") for name in metrics if name.startswith("val_")}
+    return {f"0_validation/{short}": metrics[name] for name, short in names.items()}
 
 
 def accepted_text(value: Any) -> str:

@@ -19,7 +19,16 @@ from .attached import set_time_limits
 from .checkpoint import SAVING
 from .run_facts import data_fingerprints, run_facts
 from .termination import stop_at_safe_points
-from .tracked_facts import LONGEST_NAME, accepted, accepted_text, data_inputs, description, pictures_of, system_monitor
+from .tracked_facts import (
+    LONGEST_NAME,
+    accepted,
+    accepted_text,
+    data_inputs,
+    description,
+    first_section,
+    pictures_of,
+    system_monitor,
+)
 from .tracked_run import TrackedRun, opening
 
 __all__ = ["SafeMLFlowHandler"]
@@ -170,7 +179,8 @@ class SafeMLFlowHandler(MLFlowHandler):
         super()._log_params({accepted(name): accepted_text(value) for name, value in params.items()})
 
     def _log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        super()._log_metrics({accepted(name): value for name, value in flatten_dict(metrics).items()}, step)
+        named = {accepted(name): value for name, value in flatten_dict(metrics).items()}
+        super()._log_metrics({**first_section(named), **named}, step)
 
     def _close_left_open(self, engine: Engine) -> None:
         """Take the run of a training that was killed when its last epoch was done; a finished one is left alone."""

@@ -121,6 +121,8 @@ def test_odd_names_of_classes_runs_and_parameters_do_not_cost_the_tracking(
     assert not tracking.failed
     _, stored = recorded(database, str(run_name)[:250])
     assert stored.data.metrics["val_dice/Vorhof _links__ 50_"] == 0.5
+    assert stored.data.metrics["0_validation/Vorhof _links__ 50_"] == 0.5
+    assert min(stored.data.metrics).startswith("0_validation/")
     assert {0.25, 1.0, 2.0} <= set(stored.data.metrics.values())
     assert len(stored.data.params["größe _mm_"]) == 6000
 
