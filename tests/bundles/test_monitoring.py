@@ -91,11 +91,16 @@ def test_monitor_and_hidden_labels_together_write_metrics_and_pictures(bundle, t
         "counts.png",
         "epoch_0001.png",
         "epoch_0002.png",
+        "learning_rate.png",
+        "losses.png",
         "pseudo_labels.png",
         "regions_over_training.png",
         "thresholds.png",
         "unlabeled_0001.png",
         "unlabeled_0002.png",
+        "validation_0001.png",
+        "validation_0002.png",
+        "validation_dice.png",
     }
 
 
