@@ -15,6 +15,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
+FAST_ROOMS = {"losses", "methods", "metrics", "networks"}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what a change to a loss, method or network breaks first: ``pytest -m fast`` takes less than a minute."""
+    for item in items:
+        if FAST_ROOMS & set(item.path.parts[len(ROOT.parts) : -1]) and "slow" not in item.keywords:
+            item.add_marker(pytest.mark.fast)
+
+
 @pytest.fixture
 def differences():
     """Paths at which two nested states are not equal bit for bit."""

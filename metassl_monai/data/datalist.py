@@ -186,6 +186,8 @@ def datalist_errors(datalist: Any, where: StrPath) -> Iterator[DatalistError]:
     if not isinstance(datalist, dict):
         yield DatalistError(where, "is not a JSON object", "make it anew with `metassl prepare`")
         return
+    if not isinstance(datalist.get("name", ""), str):
+        yield DatalistError(where, f"`name` is {datalist['name']!r}, which is no text", "put the name into quotes")
     yield from _label_errors(datalist.get("labels"), where)
     for mistakes in (label_value_mistakes, orientation_mistakes, channel_mistakes):
         yield from (DatalistError(where, cause, remedy) for cause, remedy in mistakes(datalist))

@@ -3,9 +3,17 @@
 
 from __future__ import annotations
 
+from .batch_norm import synchronize_batch_norm
 from .finite_losses import FiniteLosses
 from .graphed_step import GraphedStep
 from .paired import PairedDataLoader
 from .trainer import SemiSupervisedTrainer, prepare_streams
 
-__all__ = ["FiniteLosses", "GraphedStep", "PairedDataLoader", "SemiSupervisedTrainer", "prepare_streams"]
+__all__ = [
+    "FiniteLosses",
+    "GraphedStep",
+    "PairedDataLoader",
+    "SemiSupervisedTrainer",
+    "prepare_streams",
+    "synchronize_batch_norm",
+]

@@ -20,9 +20,9 @@ def check_shapes(
         maps: class indices and masks by name, each ``(B, 1, *spatial)`` or None.
     """
     shape = tuple(logits.shape)
-    if len(shape) < 3 or num_classes not in (None, shape[1]) or shape[1] == 0:
+    if len(shape) < 3 or num_classes not in (None, shape[1]) or 0 in shape:
         raise ValueError(
-            f"logits of shape {shape} do not fit: expected (batch, {num_classes or 'classes'}, *spatial). "
+            f"logits of shape {shape} do not fit: expected (batch, {num_classes or 'classes'}, *spatial), no size 0. "
             "Pass logits, not labels, and set num_classes to the number of output channels."
         )
     for name, value in {"logits": logits, "reference": reference}.items():

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metassl_monai.apps.train import iterations_in, train_bundle
-from metassl_monai.bundle import UserError, bundles
+from metassl_monai.bundle import UserError, locate
 from metassl_monai.bundle.locate import bundle_path, config_files
 from metassl_monai.cli import app
 from metassl_monai.methods import CrossPseudoSupervision
@@ -37,7 +37,7 @@ def test_iterations_are_what_fits_into_the_time(phantom, monkeypatch):
 
 def test_minutes_and_a_lone_resume_become_ids(phantom, monkeypatch):
     run = []
-    monkeypatch.setattr(bundles, "run_command", run.append)
+    monkeypatch.setattr(locate, "run_command", run.append)
     monkeypatch.setattr("metassl_monai.apps.train.iterations_in", lambda *_: 321)
     train_bundle(PHANTOM, [], ["--resume", *arguments_of(phantom)], minutes=5)
     (command,) = run

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+from forked import run_module
 
 from metassl_monai.bundle import UserError
 from metassl_monai.bundle.command_line import check_command_line, command_mistakes
@@ -124,9 +123,7 @@ def test_bad_data_stop_a_training_with_one_message(damage, data, workflow, refus
 
 def bundle_run(arguments, cwd, run_id="training", config="train"):
     command = bundle_command(run_id, [bundle_path(ACDC) / "configs" / f"{config}.json"], arguments)
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", *command[1:]], cwd=cwd, capture_output=True, text=True, check=False
-    )
+    return run_module(command[2:], cwd)
 
 
 def test_the_command_line_says_it_without_a_traceback(data, tmp_path):

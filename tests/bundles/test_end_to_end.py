@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from forked import run_module
 
 from metassl_monai.apps.evaluate import evaluate_predictions
 from metassl_monai.bundle.locate import bundle_command, bundle_path, config_files
@@ -32,7 +33,8 @@ def run(command, cwd, **environment):
 
 def bundle_run(run_id, names, arguments, cwd):
     command = bundle_command(run_id, config_files(bundle_path(BUNDLE), names), arguments)
-    return run([sys.executable, "-W", "ignore", *command[1:]], cwd)
+    result = run_module(command[2:], cwd)
+    assert result.returncode == 0, result.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,9 @@ def trained(phantom, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     data = ["--dataset_dir", str(phantom.parent), "--datalist", str(phantom)]
     tracking = ["--tracking", str(bundle_path(BUNDLE) / "configs" / "tracking.json")]
-    bundle_run("training", ["train"], [*data, *SIZE, *SHORT, *tracking, "--output_dir", "out"], folder)
+    arguments = [*data, *SIZE, *SHORT, *tracking, "--output_dir", "out"]
+    command = bundle_command("training", config_files(bundle_path(BUNDLE), ["train"]), arguments)
+    run([sys.executable, "-W", "ignore", *command[1:]], folder)  # all else is forked, which is quicker
     return folder, data
 
 
@@ -100,7 +104,7 @@ def test_a_second_training_in_the_folder_is_refused_and_destroys_nothing(trained
     command = bundle_command(
         "training", config_files(bundle_path(BUNDLE), ["train"]), [*data, *SIZE, *SHORT, "--output_dir", "out"]
     )
-    result = subprocess.run([sys.executable, *command[1:]], cwd=folder, capture_output=True, text=True, check=False)
+    result = run_module(command[2:], folder)
     assert result.returncode != 0
     assert "is of an earlier training" in result.stderr
     assert before

@@ -58,6 +58,7 @@ DAMAGES = [
         (_drop(key), f"`{key}` is missing")
         for key in ("labels", "labeled", "unlabeled", "validation", "test", "monitor")
     ],
+    (_put("name", 3), "`name` is 3, which is no text"),
     (_put("validation", {}), "`validation` is missing or not a list"),
     (_put("validation", ["d"]), "`validation` item 0 is not an object"),
     *[(_drop_field("labeled", field), f"`labeled` item 0 has no `{field}`") for field in ("image", "subject", "case")],

@@ -15,9 +15,10 @@ import torch
 from monai.transforms import LoadImage
 from typer.testing import CliRunner
 
-from metassl_monai.bundle import UserError, bundles, experiment_pictures
+from metassl_monai.bundle import UserError, locate
 from metassl_monai.cli import app
 from metassl_monai.data import read_datalist
+from metassl_monai.experiments import pictures
 from metassl_monai.experiments.definition import read_experiment
 from metassl_monai.experiments.pictures import draw_pictures
 from metassl_monai.report import methods_figure
@@ -64,7 +65,7 @@ def ran(tmp_path_factory, write_la):
     arguments = ["experiment", write(folder), "--dataset-dir", folder / "data", "--out", folder / "out"]
     drawn = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment_pictures, "methods_figure", lambda *a: drawn.append(a) or methods_figure(*a))
+        patch.setattr(pictures, "methods_figure", lambda *a: drawn.append(a) or methods_figure(*a))
         for more in ([], ["--pictures", "2"]):
             if more:
                 scatter(folder / "out" / "tiny")
@@ -124,7 +125,7 @@ def test_a_second_time_nothing_runs_until_a_network_is_trained_anew(copied, monk
     picture = copied / "out" / "results" / PICTURE
     before = picture.read_bytes()
     commands = []
-    monkeypatch.setattr(bundles, "run_command", commands.append)
+    monkeypatch.setattr(locate, "run_command", commands.append)
     draw(copied)
     assert commands == []
     assert picture.read_bytes() == before
@@ -151,7 +152,7 @@ def test_the_inference_has_the_sizes_of_the_experiment_and_nothing_of_the_traini
 
 
 def test_a_result_copied_from_another_experiment_is_drawn_with_that_ones_network(copied, monkeypatch):
-    monkeypatch.setattr(bundles, "run_command", lambda command: pytest.fail("it ran"))
+    monkeypatch.setattr(locate, "run_command", lambda command: pytest.fail("it ran"))
     draw(copied, [replace(cell, experiment="again") for cell in read_experiment(copied / "tiny.json")], count=1)
     assert (copied / "out" / "results" / "again_1_0_7_cases.png").is_file()
 

@@ -14,7 +14,7 @@ from filelock import FileLock
 from monai.bundle import ConfigParser
 from typer.testing import CliRunner
 
-from metassl_monai.bundle import UserError, bundles
+from metassl_monai.bundle import UserError, locate
 from metassl_monai.cli import app
 from metassl_monai.experiments.definition import read_experiment, select
 from metassl_monai.experiments.runs import mean_score, read_run
@@ -99,7 +99,7 @@ def test_each_cell_is_a_run_of_mlflow(ran):
 
 
 def test_done_cells_are_not_run_again_and_the_page_is_made_anew(ran, monkeypatch):
-    monkeypatch.setattr(bundles, "run_command", lambda command: pytest.fail("it ran"))
+    monkeypatch.setattr(locate, "run_command", lambda command: pytest.fail("it ran"))
     (ran / "out" / "results.md").unlink()
     rows = ["--row", "supervised-plain", "--row", "supervised-paper"]
     result = metassl("experiment", ran / "tiny.json", "--dataset-dir", ran / "data", "--out", ran / "out", *rows)
@@ -110,7 +110,7 @@ def test_done_cells_are_not_run_again_and_the_page_is_made_anew(ran, monkeypatch
 
 
 def test_a_run_of_another_experiment_with_the_same_settings_is_copied(ran, tmp_path, monkeypatch):
-    monkeypatch.setattr(bundles, "run_command", lambda command: pytest.fail("it ran"))
+    monkeypatch.setattr(locate, "run_command", lambda command: pytest.fail("it ran"))
     shutil.copytree(ran / "out" / "results", tmp_path / "results")
     file = write(tmp_path).rename(tmp_path / "again.json")
     where = ["--dataset-dir", ran / "data", "--out", tmp_path, "--row", "supervised-paper"]
@@ -135,7 +135,7 @@ def test_a_result_or_a_run_of_other_settings_is_refused(ran, tmp_path):
 
 
 def test_a_cell_that_another_process_has_begun_is_left_to_it(ran, tmp_path, monkeypatch):
-    monkeypatch.setattr(bundles, "run_command", lambda command: pytest.fail("it ran"))
+    monkeypatch.setattr(locate, "run_command", lambda command: pytest.fail("it ran"))
     (tmp_path / "out" / "tiny" / "flat_1_0_7").mkdir(parents=True)
     where = ["--dataset-dir", ran / "data", "--out", tmp_path / "out", "--row", "flat"]
     with FileLock(tmp_path / "out" / "tiny" / "flat_1_0_7" / "lock"):
@@ -149,7 +149,7 @@ def test_a_failed_cell_does_not_keep_the_others_from_running(ran, tmp_path, monk
     def fail(command):
         raise UserError(3)
 
-    monkeypatch.setattr(bundles, "run_command", fail)
+    monkeypatch.setattr(locate, "run_command", fail)
     rows = ["--row", "supervised-plain", "--row", "flat"]
     result = metassl("experiment", ran / "tiny.json", "--dataset-dir", ran / "data", "--out", tmp_path / "out", *rows)
     assert result.exit_code == 1
@@ -160,7 +160,7 @@ def test_a_failed_cell_does_not_keep_the_others_from_running(ran, tmp_path, monk
 
 def test_test_data_are_read_when_all_cells_are_trained(ran, tmp_path, monkeypatch):
     commands = []
-    monkeypatch.setattr(bundles, "run_command", lambda command: commands.append(command[4]))
+    monkeypatch.setattr(locate, "run_command", lambda command: commands.append(command[4]))
     file = write(tmp_path, split="test")
     # nothing is evaluated in truth, so the first table is missed
     with pytest.raises(FileNotFoundError):
