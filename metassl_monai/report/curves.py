@@ -70,8 +70,8 @@ def history_figure(
 ) -> Figure:
     """Draw every metric under a prefix over the epochs: one panel for all that differ in their last part only.
 
-    So ``"pixels/unlabeled"`` gives a panel for each pair, with a curve for each region (MetaSSL, Fig. 9 and 10). All
-    panels have one vertical axis, and each curve a marker of its own.
+    So ``"pixels/unlabeled"`` gives a panel for each pair, with a curve for each region (MetaSSL, Fig. 9 and 10), all on
+    one vertical axis.
 
     Args:
         history: see :func:`read_history`.
@@ -88,7 +88,6 @@ def history_figure(
 
     Example::
 
-        >>> from metassl_monai.report import history_figure
         >>> history = {"epoch": [1, 2], "regions/labeled/net/UC": [.5, .6], "regions/labeled/net/DS": [.5, .4]}
         >>> [ax.get_title() for ax in history_figure(history, "regions", "", "fraction").axes]
         ['share of the voxels: labeled, net']
@@ -103,7 +102,6 @@ def history_figure(
     for ax, (panel, names) in zip(grid, panels.items(), strict=False):
         _draw_curves(ax, history, names, labels or {})
         ax.set_title(fill(panel_name(panel or names[0]), _TITLE_WIDTH), fontsize=9)
-        ax.tick_params(labelleft=True)
         ax.set_ylabel(ylabel, fontsize=8)
     for ax in grid[len(panels) :]:
         ax.remove()
@@ -160,7 +158,7 @@ def _draw_curves(ax: Axes, history: History, names: Sequence[str], labels: Mappi
     ax.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch", fontsize=8)
-    ax.tick_params(labelsize=7)
+    ax.tick_params(labelsize=7, labelleft=True)
     ax.grid(color="#e5e5e5", linewidth=0.5)
     ax.legend(fontsize=7)
 

@@ -7,6 +7,7 @@ import base64
 import csv
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metassl_monai.apps import page
-from metassl_monai.apps.pages import scores
+from metassl_monai.apps.pages import cases, scores
 from metassl_monai.bundle.locate import bundle_path
 from metassl_monai.cli import app
 from metassl_monai.data import make_phantom
@@ -209,6 +210,19 @@ def test_the_page_and_its_tables_are_in_the_run_of_a_tracked_training(runs):
     assert {"report/report.html", "report/comparison.csv"} <= artifacts
     evaluation = {file.path for file in client.list_artifacts(known["run_id"], "evaluation_validation")}
     assert evaluation == {"evaluation_validation/cases.csv", "evaluation_validation/metrics.json"}
+
+
+@pytest.mark.parametrize(
+    ("dice", "expected"),
+    [
+        ({}, {}),
+        ({"a": 0.5}, {"a": "Best"}),
+        ({"a": 0.5, "b": 0.7, "c": math.nan}, {"b": "Best", "a": "Worst"}),
+        ({"a": 0.5, "b": 0.7, "c": 0.1}, {"b": "Best", "a": "Median", "c": "Worst"}),
+    ],
+)
+def test_best_median_and_worst_are_different_cases(dice, expected):
+    assert list(cases._best_median_worst(dice).items()) == list(expected.items())
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
