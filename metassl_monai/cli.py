@@ -189,13 +189,17 @@ def compare(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A bundle, or the output folder of a training.")],
-    out: Annotated[Path | None, typer.Option(help="The HTML file; report.html in the folder if left out.")] = None,
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Bundles, or output folders of trainings; more are compared.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file; report.html in the folder, of several in the current one.")
+    ] = None,
 ) -> None:
-    """Write one HTML file: what was decided, trained and reached, and how to go on."""
+    """Write one HTML file: what was decided, trained and reached, what the network sees, and how to go on."""
     from metassl_monai.apps.page import write_report
 
-    write_report(folder, out)
+    write_report(folders, out)
 
 
 @app.command()

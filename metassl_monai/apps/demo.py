@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ Validation Dice of 4 hearts: too few to tell methods apart, enough to see that e
   predictions  {out}/<row>/predictions/images, NIfTI in the geometry of the images
   tables       {out}/<row>/evaluation/cases.csv and metrics.json
   pictures     {out}/<row>/pictures: image, truth, prediction, regions
-  MLflow       mlflow ui --backend-store-uri sqlite:///{out / "mlruns.db"}
+  MLflow       mlflow ui --backend-store-uri {shlex.quote(f"sqlite:///{out / 'mlruns.db'}")}
 """)
 
 

@@ -26,6 +26,7 @@ from metassl_monai.data import (
 from metassl_monai.data.geometry import SAME_GRID, grid_distance
 from metassl_monai.data.label_values import label_classes, label_problem
 from metassl_monai.data.pictures import is_picture
+from metassl_monai.handlers import attach_tables
 from metassl_monai.metrics import segmentation_metrics
 from metassl_monai.report import case_rows, write_case_table
 
@@ -41,6 +42,8 @@ def evaluate_predictions(
     raw: bool = False,
 ) -> list[dict[str, Any]]:
     """Score the predictions of a split and write ``cases.csv`` and ``metrics.json``.
+
+    Where ``out`` lies in the output folder of a tracked training, its MLflow run gets the tables.
 
     Pictures have no voxel size: their distances in mm are NaN, and those in voxels are in pixels.
 
@@ -81,6 +84,7 @@ def evaluate_predictions(
         rows += case_rows(item["case"], item["subject"], metrics)
     about = {"datalist": str(datalist), "split": split, "predictions": str(predictions)}
     write_case_table(rows, out, about=about)
+    attach_tables(Path(out))
     return rows
 
 

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from metassl_monai.report.comparison import Comparison, holm, paired_comparison, subject_differences
-from metassl_monai.report.subjects import mean_interval, subject_means
+from metassl_monai.report.subjects import subject_means, t_interval
 
 from .runs import Run, mean_score, subject_scores
 
@@ -155,7 +155,7 @@ def _cells(difference: _Difference | None) -> list[str]:
 def _interval(values: Sequence[float]) -> str:
     if len(values) < 2:
         return ""
-    low, high = mean_interval(values)
+    low, high = t_interval(values)
     return f"[{low:.3f}, {high:.3f}]"
 
 

@@ -16,7 +16,8 @@ from rich.text import Text
 
 from metassl_monai.files import atomic_write, write_json
 
-from .subjects import mean_interval, subject_means
+from .intervals import FRACTIONS, mean_interval
+from .subjects import subject_means
 
 __all__ = ["CaseRow", "case_rows", "format_summary", "summarize", "write_case_table"]
 
@@ -64,7 +65,8 @@ def summarize(rows: Sequence[CaseRow]) -> list[dict[str, Any]]:
     Cases of one subject are not independent: ACDC has two frames of each patient, and a heart that is hard at one is
     hard at the other. An interval over the cases would count each patient twice and come out too narrow. So the cases
     of a subject are averaged first, and mean and interval are taken over the subjects' means: Student's t, n - 1
-    degrees of freedom. The interval is not clipped to the range of the metric.
+    degrees of freedom, on a scale that keeps it in the range of the metric, see
+    :func:`~metassl_monai.report.intervals.mean_interval`.
 
     Args:
         rows: Rows of any number of cases, as :func:`case_rows` gives them.
@@ -83,7 +85,7 @@ def summarize(rows: Sequence[CaseRow]) -> list[dict[str, Any]]:
         ...         (("a1", 0.8), ("a2", 1.0), ("b1", 0.7))]
         >>> [row] = summarize(rows)
         >>> f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]", row["cases"], row["subjects"], row["nan"]
-        ('0.80 [-0.47, 2.07]', 3, 2, 0)
+        ('0.80 [0.00, 1.00]', 3, 2, 0)
     """
     structures = dict.fromkeys(row["structure"] for row in rows)
     names = _metric_names(rows)
@@ -157,7 +159,7 @@ def format_summary(
 
 def _summary_row(structure: str, metric: str, rows: Sequence[CaseRow]) -> dict[str, Any]:
     means = [*subject_means((row["subject"], row[metric]) for row in rows).values()]
-    low, high = mean_interval(means)
+    low, high = mean_interval(means, metric in FRACTIONS)
     mean = fmean(means) if means else math.nan
     counts = {"cases": len(rows), "subjects": len(means), "nan": sum(math.isnan(row[metric]) for row in rows)}
     return {"structure": structure, "metric": metric, "mean": mean, "low": low, "high": high, **counts}

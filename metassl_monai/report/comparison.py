@@ -13,7 +13,7 @@ from rich.text import Text
 from scipy import optimize, stats
 
 from .cases import CaseRow
-from .subjects import LEVEL, mean_interval, subject_means
+from .subjects import LEVEL, subject_means, t_interval
 
 __all__ = [
     "Comparison",
@@ -82,7 +82,7 @@ def paired_comparison(differences: Sequence[float]) -> Comparison:
     error = stdev(values) / math.sqrt(n)
     p_t = 2 * float(stats.t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
     p_wilcoxon = float(stats.wilcoxon(values).pvalue) if any(values) else 1.0
-    return Comparison(n, mean, *mean_interval(values), p_t, p_wilcoxon, _detectable_errors(n) * error)
+    return Comparison(n, mean, *t_interval(values), p_t, p_wilcoxon, _detectable_errors(n) * error)
 
 
 def subject_differences(

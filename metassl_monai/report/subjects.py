@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 
 from scipy import stats
 
-__all__ = ["LEVEL", "mean_interval", "subject_means"]
+__all__ = ["LEVEL", "t_interval", "subject_means"]
 
 LEVEL = 0.05
 """Of all tests; intervals hold 1 minus it."""
@@ -36,11 +36,11 @@ def subject_means(values: Iterable[tuple[str, float]]) -> dict[str, float]:
     return {subject: fmean(of_one) for subject, of_one in by_subject.items()}
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % interval of a mean, by Student's t with n - 1 degrees of freedom; NaN for fewer than 2 values.
 
     Example:
-        >>> [round(end, 2) for end in mean_interval([0.9, 0.7])]
+        >>> [round(end, 2) for end in t_interval([0.9, 0.7])]
         [-0.47, 2.07]
     """
     if len(values) < 2:
