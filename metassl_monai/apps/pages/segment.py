@@ -87,7 +87,7 @@ def _evaluator(run: TrainedRun, parser: ConfigParser, items: Iterable[Mapping[st
 def _let_labels_be_missing(parser: ConfigParser) -> None:
     """Leave out what needs annotations, and end with probabilities instead of classes."""
     for transform in parser["validate::preprocessing::transforms"]:
-        if "label" in transform.get("keys", ()):
+        if transform.get("keys") != "image":  # both, by name or by reference, or the label alone
             transform["allow_missing_keys"] = True
     # an evaluator's output has a label all the same, which is None
     after = [it for it in parser["validate::postprocessing::transforms"] if it.get("keys") not in ("label", ["label"])]
