@@ -99,7 +99,7 @@ def contour_figure(plane: Plane) -> Figure:
         ax.contour(plane.unsure.T, levels=[0.5], colors=_UNSURE, linewidths=0.8, linestyles="dotted")
     for classes, style in ((plane.truth, "solid"), (plane.prediction, (0, (3, 2)))):
         for value in [] if classes is None else np.unique(classes[classes > 0]):
-            _outline(ax, classes == value, int(value), style)  # type: ignore[operator]
+            _outline(ax, classes == value, int(value), style)
     _mark_sides(ax, plane.sides)
     return figure
 
@@ -140,7 +140,7 @@ def _opposite(side: str) -> str:
 
 
 def _depth(volumes: Sequence[np.ndarray | None]) -> int:
-    return next(volume.shape[-1] for volume in volumes if volume is not None)
+    return int(next(volume.shape[-1] for volume in volumes if volume is not None))
 
 
 def _outline(ax: Axes, mask: np.ndarray, value: int, style: Any) -> None:

@@ -64,7 +64,7 @@ class Section(NamedTuple):
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
     commands: Sequence[str] = ()
-    parts: Sequence[Section] = ()  # type: ignore[misc]
+    parts: Sequence[Section] = ()
 
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> list[Path]:

@@ -109,7 +109,7 @@ def _planes(
 
 
 def _codes(affine: Any) -> Sequence[str]:
-    return nibabel.orientations.aff2axcodes(np.asarray(affine))
+    return list(nibabel.orientations.aff2axcodes(np.asarray(affine)))
 
 
 def _picture(plane: Plane, about: str, run: TrainedRun) -> Picture:

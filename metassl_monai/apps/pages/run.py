@@ -59,7 +59,7 @@ class TrainedRun:
     @property
     def labels(self) -> dict[str, str]:
         """Name of each class value."""
-        return self.config.get("labels", {})
+        return dict(self.config.get("labels", {}))
 
     @property
     def scores(self) -> list[CaseRow]:
