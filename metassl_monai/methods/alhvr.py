@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Unpack
 
 from metassl_monai.losses.functional import hard_label, masked_mean, normalized_entropy
@@ -17,9 +17,10 @@ from metassl_monai.options import check_option
 
 from . import alhvr_terms as terms
 from .alhvr_terms import Regions
-from .base import Batch, Method, MethodArguments, Pair, Step, all_images, at_unannotated, require_two
+from .base import Batch, Pair, Step, all_images, at_unannotated
 from .perturbations import PERTURBATIONS
 from .prototypes import Prototypes, cosines
+from .two_networks import TwoNetworkArguments, TwoNetworks
 
 __all__ = ["ALHVR"]
 
@@ -38,7 +39,7 @@ class _View(NamedTuple):
         return _View(*(value[images] for value in self))
 
 
-class ALHVR(Method):
+class ALHVR(TwoNetworks):
     """Two networks, each decoding its features twice: as they are, and perturbed at all levels of the encoder.
 
     A threshold, the mean of the lowest confidences of the batch, parts the unlabeled voxels by the perturbed
@@ -94,12 +95,9 @@ class ALHVR(Method):
         ['extra/entropy_network', 'extra/entropy_second_network', 'extra/prototypes_network']
     """
 
-    names = {"labeled": ("network", "second_network"), "unlabeled": ("network", "second_network")}
-
     def __init__(
         self,
         *shared: Any,
-        second_network: nn.Module,
         tap: str,
         beta: float = 0.8,
         prototypes: bool = True,
@@ -111,14 +109,12 @@ class ALHVR(Method):
         cos_classes: Literal["label", "all"] = "label",
         volume_means: bool = False,
         detach: bool = True,
-        **named: Unpack[MethodArguments],
+        **named: Unpack[TwoNetworkArguments],
     ) -> None:
         _check(beta, regions, reference, cos_classes)
         super().__init__(*shared, **named)
-        require_two(self.network, second_network)
-        self.second_network = second_network
         self.tap = tap
-        self.readers = [Features(each, [tap]) for each in (self.network, second_network)]
+        self.readers = [Features(each, [tap]) for each in (self.network, self.second_network)]
         for reader in self.readers:
             reader.require_encoder()
         self.beta = beta

@@ -10,8 +10,9 @@ from typing_extensions import Unpack
 from metassl_monai.networks import Features
 
 from .base import Batch, Step, all_images, pair_streams
-from .cps import CrossPseudoSupervision, TwoNetworkArguments
+from .cps import CrossPseudoSupervision
 from .terms import conflict
+from .two_networks import TwoNetworkArguments
 
 __all__ = ["ConflictCrossView"]
 

@@ -12,9 +12,10 @@ from typing_extensions import Unpack
 
 from metassl_monai.networks import MeanOfTwo
 
-from .base import Batch, Method, MethodArguments, Pair, Step, require_halves
+from .base import Batch, Pair, Step, require_halves
 from .half_mix import HalfMix
 from .terms import conflict
+from .two_networks import TwoNetworkArguments, TwoNetworks
 
 __all__ = ["CrossViewArguments", "CrossViewPretraining", "View"]
 
@@ -28,16 +29,15 @@ class View(NamedTuple):
     """``(B, C, *spatial)``."""
 
 
-class CrossViewArguments(MethodArguments, total=False):
+class CrossViewArguments(TwoNetworkArguments, total=False):
     """Arguments of :class:`CrossViewPretraining`."""
 
-    second_network: nn.Module
     conflict_weight: float
     box_fraction: float
     cutmix: bool
 
 
-class CrossViewPretraining(Method):
+class CrossViewPretraining(TwoNetworks):
     """Two networks learn from mixtures of labeled images and are driven to see them by different features.
 
     Each image of the first half of the batch shows an image of the second half in a box. The returned prediction is
@@ -65,18 +65,28 @@ class CrossViewPretraining(Method):
     def __init__(
         self,
         *shared: Any,
-        second_network: nn.Module,
         conflict_weight: float = 0.2,
         box_fraction: float = 2 / 3,
         cutmix: bool = True,
-        **named: Unpack[MethodArguments],
+        **named: Unpack[TwoNetworkArguments],
     ) -> None:
         super().__init__(*shared, **named)
-        _check_networks(self.network, second_network)
-        self.second_network = second_network
         self.conflict_weight = conflict_weight
         self.mix = HalfMix(box_fraction)
         self.cutmix = cutmix
+
+    @staticmethod
+    def require_networks(network: nn.Module, second_network: nn.Module) -> None:
+        """Raise ValueError where a network has no halves, or the two share weights."""
+        networks = network, second_network
+        for each in networks:
+            require_halves(each, "whose features CML compares")
+        first, second = ({id(parameter) for parameter in each.parameters()} for each in networks)
+        if first & second:
+            raise ValueError(
+                "network and second_network share weights, so they would not be two views: "
+                'build a second one (in a config: "second_network_def": "%network_def").'
+            )
 
     @property
     def inference_network(self) -> nn.Module:
@@ -121,14 +131,3 @@ class CrossViewPretraining(Method):
             f"{stream}/conflict": self.conflict_weight * conflict(first.features, second.features)
             for stream, (first, second) in streams.items()
         }
-
-
-def _check_networks(*networks: nn.Module) -> None:
-    for network in networks:
-        require_halves(network, "whose features CML compares")
-    first, second = ({id(parameter) for parameter in network.parameters()} for network in networks)
-    if first & second:
-        raise ValueError(
-            "network and second_network share weights, so they would not be two views: "
-            'build a second one (in a config: "second_network_def": "%network_def").'
-        )

@@ -3,23 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from .base import Batch, Step, all_images, pair_streams
+from .two_networks import TwoNetworks
 
-from torch import nn
-from typing_extensions import Unpack
-
-from .base import Batch, Method, MethodArguments, Step, all_images, pair_streams, require_two
-
-__all__ = ["CrossPseudoSupervision", "TwoNetworkArguments"]
+__all__ = ["CrossPseudoSupervision"]
 
 
-class TwoNetworkArguments(MethodArguments):
-    """What every method of two networks takes, see :class:`CrossPseudoSupervision`."""
-
-    second_network: nn.Module
-
-
-class CrossPseudoSupervision(Method):
+class CrossPseudoSupervision(TwoNetworks):
     """Two networks of their own initialization see the same images; each is the reference of the other.
 
     Args:
@@ -32,13 +22,6 @@ class CrossPseudoSupervision(Method):
     Raises:
         ValueError: when both networks are the same object.
     """
-
-    names = {"labeled": ("network", "second_network"), "unlabeled": ("network", "second_network")}
-
-    def __init__(self, *shared: Any, second_network: nn.Module, **named: Unpack[MethodArguments]) -> None:
-        super().__init__(*shared, **named)
-        require_two(self.network, second_network)
-        self.second_network = second_network
 
     def pairs(self, batch: Batch, step: int) -> Step:
         """Judge each network by the other on both streams."""

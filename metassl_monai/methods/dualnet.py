@@ -15,7 +15,8 @@ from metassl_monai.networks import Features, MeanOfTwo
 from metassl_monai.options import check_option
 
 from . import dualnet_terms as terms
-from .base import Batch, Method, MethodArguments, Pair, Step, all_images, at_unannotated, require_two
+from .base import Batch, Pair, Step, all_images, at_unannotated
+from .two_networks import TwoNetworkArguments, TwoNetworks
 
 __all__ = ["DualNet"]
 
@@ -30,7 +31,7 @@ class _View(NamedTuple):
     """Of the unlabeled images, ``(B_u, 1, *spatial)``."""
 
 
-class DualNet(Method):
+class DualNet(TwoNetworks):
     """Two networks see the same images; each learns from the other's pseudo-labels, but for the most uncertain ones.
 
     In each batch the network with the lower Dice loss on the labeled images is the *teacher* of two further terms: the
@@ -79,12 +80,9 @@ class DualNet(Method):
         ['extra/contrast', 'extra/regularization', 'extra/uncertainty']
     """
 
-    names = {"labeled": ("network", "second_network"), "unlabeled": ("network", "second_network")}
-
     def __init__(
         self,
         *shared: Any,
-        second_network: nn.Module,
         contrastive_ramp: Callable[[int], float] | None,
         feature: str = "decoder.blocks.3",
         keep: float = 0.8,
@@ -94,16 +92,14 @@ class DualNet(Method):
         temperature: float = 0.5,
         review: float = 0.0,
         roles: Literal["loss", "fixed"] = "loss",
-        **named: Unpack[MethodArguments],
+        **named: Unpack[TwoNetworkArguments],
     ) -> None:
         _check(keep, temperature, roles)
         super().__init__(*shared, **named)
-        require_two(self.network, second_network)
-        self.second_network = second_network
         self.contrastive_ramp = contrastive_ramp
         self.feature = feature
         taps = () if contrastive_ramp is None else (feature,)
-        self.readers = [Features(each, taps) for each in (self.network, second_network)]
+        self.readers = [Features(each, taps) for each in (self.network, self.second_network)]
         self.keep = keep
         self.pseudo_labels = pseudo_labels
         self.uncertainty = uncertainty

@@ -14,7 +14,8 @@ from metassl_monai.losses.functional import hard_label, masked_mean, soft_dice
 from metassl_monai.networks import MeanOfTwo
 
 from .base import Batch, Step, all_images, at_unannotated, pair_streams
-from .cps import CrossPseudoSupervision, TwoNetworkArguments
+from .cps import CrossPseudoSupervision
+from .two_networks import TwoNetworkArguments
 
 __all__ = ["MutualCorrection"]
 
