@@ -33,8 +33,14 @@ app = typer.Typer(
     help="Semi-supervised medical image segmentation, native to MONAI.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
+
+
+@app.callback()
+def whole_command(version: options.Version = False) -> None:
+    """Semi-supervised medical image segmentation, native to MONAI."""
+
+
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 

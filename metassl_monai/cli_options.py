@@ -8,6 +8,15 @@ from typing import Annotated
 
 import typer
 
+from metassl_monai import __version__
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"metassl {__version__}")
+        raise typer.Exit
+
+
 Bundle = Annotated[str, typer.Argument(help="Name of a bundle that comes with the package, or a path to one.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="The weights; BUNDLE/models/model.pt if left out.")]
 DataSetName = Annotated[
@@ -47,4 +56,7 @@ Update = Annotated[
 Validation = Annotated[
     int | None,
     typer.Option(help="Number of validation cases, where no list was published; la, pancreas_ct: 0 if left out."),
+]
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Tell the version and end.")
 ]

@@ -40,7 +40,7 @@ INTERNAL: dict[str, set[str]] = {
     "late_imports": set(),
     "ignore": set(),
     "options": set(),
-    "cli_options": set(),
+    "cli_options": {"__version__"},
 }
 INTERNAL["apps"] = {"bundle", "planning", "losses", "data", "files", "handlers", "metrics", "report"}
 INTERNAL["experiments"] = INTERNAL["apps"] | {"apps", "__version__"}
