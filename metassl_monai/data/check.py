@@ -82,10 +82,12 @@ def check_datalist(
     cases = _cases(datalist, lists or LISTS) if isinstance(datalist, dict) else []
     # a structure that is wrong itself tells no classes and no orientation to compare with
     known = datalist if cases and not any(_mistakes(datalist)) else None
+    # absolute, since ITK changes the working folder for a moment when it loads a module, under the eyes of all threads
+    root = os.path.abspath(dataset_dir)
     found = for_each_case(
-        lambda case: _case_problems(case, dataset_dir, known, kind),
+        lambda case: _case_problems(case, root, known, kind),
         cases,
-        lambda case: [os.path.join(dataset_dir, path) for path in case.images],
+        lambda case: [os.path.join(root, path) for path in case.images],
         progress,
     )
     return [*problems, *chain.from_iterable(found)]
@@ -109,9 +111,13 @@ def check_images(
         >>> [(problem.file, problem.cause) for problem in check_images(["nowhere.nii.gz"])]
         [('nowhere.nii.gz', 'the file is missing')]
     """
-    images = [image_files(path) for path in paths]
+    images = [[_where_it_is(file) for file in image_files(path)] for path in paths]
     found = for_each_case(lambda files: _load_image(files, kind, channels)[1], images, list, progress, "image")
     return list(chain.from_iterable(found))
+
+
+def _where_it_is(file: str) -> str:
+    return os.path.abspath(file) if os.path.exists(file) else file
 
 
 def _cases(datalist: dict[str, Any], lists: Iterable[str]) -> list[Case]:

@@ -67,8 +67,8 @@ def load_datalist(path: StrPath, key: str, dataset_dir: StrPath) -> list[dict[st
         dataset_dir: the folder that the item's paths are relative to.
 
     Returns:
-        The items, possibly none; ``image`` and ``label`` are paths inside ``dataset_dir``; an ``image`` of several
-        files is a list of them.
+        The items, possibly none; ``image`` and ``label`` are absolute paths inside ``dataset_dir``; an ``image`` of
+        several files is a list of them.
 
     Raises:
         DatalistError: if the datalist is invalid, the list is unknown, the folder is missing or a path leaves it.
@@ -88,8 +88,10 @@ def load_datalist(path: StrPath, key: str, dataset_dir: StrPath) -> list[dict[st
         raise DatalistError(path, f"there is no list {key!r}", f"ask for one of {', '.join(LISTS)}")
     if not os.path.isdir(dataset_dir):
         raise DatalistError(dataset_dir, "the folder of the data set is missing", "correct `dataset_dir`")
+    # absolute, since ITK changes the working folder for a moment when it loads a module, under the eyes of all threads
+    root = os.path.abspath(dataset_dir)
     return [
-        item | {field: _joined(dataset_dir, item[field]) for field in ("image", "label") if field in item}
+        item | {field: _joined(root, item[field]) for field in ("image", "label") if field in item}
         for item in datalist[key]
     ]
 
