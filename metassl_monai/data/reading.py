@@ -235,11 +235,27 @@ def case_loading(
         transforms.append(Orientationd(keys, axcodes=orientation, labels=AXES, **optional))
     if datalist:
         transforms.append(LabelClassesd("label", datalist, allow_missing_keys=True))
-    return Compose(transforms)
+    return Compose(transforms) if datalist else _ImageLoading(transforms)
+
+
+class _ImageLoading(Compose, MapTransform):
+    """Loading that MONAI Deploy, which asks for the type of the first transform, knows to be for dictionaries.
+
+    Training keeps to ``Compose`` itself, which alone MONAI flattens, and caches.
+    """
+
+    def __init__(self, transforms: Sequence[Any]) -> None:
+        Compose.__init__(self, transforms)
+        MapTransform.__init__(self, transforms[0].keys)
 
 
 class _LoadScand(LoadImaged):
-    """``LoadImaged`` whose mistakes are those of the reader, and not a list of all that was tried."""
+    """``LoadImaged`` whose mistakes are those of the reader, and not a list of all that was tried.
+
+    Images that a program has loaded already, as MONAI Deploy and MONAI Label may, are taken as they are.
+    """
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
+        if any(isinstance(data.get(key), torch.Tensor) for key in self.keys):
+            return dict(data)
         return super().__call__(data, reader or ScanReader())
