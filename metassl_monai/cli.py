@@ -152,13 +152,14 @@ def infer(
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Write the entropy, in nats, as well.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda:0, ...; a GPU where there is one if left out.")] = None,
     overlap: Annotated[str | None, typer.Option(help="Of sliding windows, from 0 to below 1.")] = None,
+    also: Annotated[list[str] | None, typer.Option(help="A further format: seg.nrrd or dicom-seg; repeatable.")] = None,
     overlay: Overlays = None,
 ) -> None:
     """Segment images with a trained bundle. Without --images every further --id VALUE goes to MONAI as it is."""
     from metassl_monai.apps.infer import infer as run
 
     maps = {"probabilities": probabilities, "uncertainty": uncertainty}
-    run(bundle, overlay or (), images or (), context.args, out, checkpoint, device, overlap, **maps)
+    run(bundle, overlay or (), images or (), context.args, out, checkpoint, device, overlap, also or (), **maps)
 
 
 @app.command()
@@ -253,6 +254,20 @@ def bundle(
     from metassl_monai.bundle.locate import bundle_names, copy_bundle
 
     typer.echo("\n".join(bundle_names()) if name is None else f"copied to {copy_bundle(name, out)}")
+
+
+@app.command()
+def export(
+    bundle: Bundle,
+    out: Annotated[Path, typer.Option(help="The file; for huggingface the new folder.")],
+    format: Annotated[str, typer.Option(help="onnx, pt2 (torch.export) or huggingface.")] = "onnx",
+    checkpoint: Annotated[Path | None, typer.Option(help="The weights; BUNDLE/models/model.pt if left out.")] = None,
+    overlay: Overlays = None,
+) -> None:
+    """Write a trained network as ONNX or an exported program, or its bundle as a repository of Hugging Face."""
+    from metassl_monai.apps.export import export_bundle
+
+    export_bundle(bundle, format, out, checkpoint, overlay or ())
 
 
 @app.command()
