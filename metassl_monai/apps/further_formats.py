@@ -14,11 +14,11 @@ from metassl_monai.integrations.labels import Label
 
 __all__ = ["FORMATS", "check_formats", "write_formats"]
 
-FORMATS: Mapping[str, tuple[str, str, str]] = {
-    "seg.nrrd": ("slicerio", "slicer", ".seg.nrrd"),
-    "dicom-seg": ("highdicom", "dicom", ".dcm"),
+FORMATS: Mapping[str, tuple[str, str]] = {
+    "seg.nrrd": ("slicerio", ".seg.nrrd"),
+    "dicom-seg": ("highdicom", "_seg.dcm"),
 }
-"""The package that each one needs, the extra that brings it, and the ending of the file."""
+"""The package that each one needs, and what names of its files end with."""
 
 
 def check_formats(formats: Sequence[str], images: Sequence[Sequence[str]]) -> None:
@@ -34,8 +34,7 @@ def check_formats(formats: Sequence[str], images: Sequence[Sequence[str]]) -> No
     for name in formats:
         if name not in FORMATS:
             raise UserError(f"--also {name}: is no format: choose of {', '.join(FORMATS)}.")
-        package, extra, _ = FORMATS[name]
-        required(package, extra, f"--also {name}")
+        required(FORMATS[name][0], f"--also {name}")
         fits: Callable[[str], bool] = _is_series if name == "dicom-seg" else _is_volume
         kind = "a folder of DICOM slices" if name == "dicom-seg" else "a volume"
         refuse(f"{files[0]}: is not {kind}: leave --also {name} out" for files in images if not fits(files[0]))
@@ -56,8 +55,7 @@ def write_formats(formats: Sequence[str], files: Sequence[str], root: Path, out:
 
     prediction = prediction_path(files, root, out)
     for name in formats:
-        path = prediction.with_name(prediction.name.removesuffix("_seg.nii.gz") + "_seg" * (name == "dicom-seg"))
-        path = path.with_name(path.name + FORMATS[name][2])
+        path = prediction.with_name(prediction.name.removesuffix("_seg.nii.gz") + FORMATS[name][1])
         if name == "dicom-seg":
             write_dicom_seg(prediction, Path(files[0]), labels, path)
         else:

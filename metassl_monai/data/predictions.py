@@ -140,7 +140,7 @@ class SaveImagePredictiond(SaveImaged):
 
 
 SavePredictiond = SaveImagePredictiond
-"""What configs call it. MONAI Deploy leaves out what writes files by the words ``SaveImage`` in the class's own name."""
+"""What configs call it. MONAI Deploy leaves out what writes files by ``SaveImage`` in the name of the class."""
 
 
 def _path(image: StrPath, stem: str, dataset_dir: StrPath, predictions: StrPath, postfix: str) -> Path:

@@ -39,8 +39,8 @@ def write_dicom_seg(label_map: Path, series: Path, labels: Iterable[Label], path
     Raises:
         UserError: where highdicom is not installed, or the series names no frame of reference.
     """
-    hd = required("highdicom", "dicom", "dicom-seg")
-    pydicom = required("pydicom", "dicom", "dicom-seg")
+    hd = required("highdicom", "dicom-seg")
+    pydicom = required("pydicom", "dicom-seg")
     labels = list(labels)
     slices = [pydicom.dcmread(piece.file) for piece in read_slices(series)[0]]
     if any("FrameOfReferenceUID" not in each for each in slices):

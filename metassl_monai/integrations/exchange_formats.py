@@ -80,7 +80,7 @@ def write_onnx(network: nn.Module, channels: int, axes: int, path: Path) -> None
     Raises:
         UserError: where onnxscript is not installed, and see :func:`exported_program`.
     """
-    required("onnxscript", "onnx", "ONNX")
+    required("onnxscript", "ONNX")
     program = exported_program(network, channels, axes)
     onnx: Any = torch.onnx.export(
         program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False, external_data=False

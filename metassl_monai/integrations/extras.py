@@ -11,26 +11,22 @@ from metassl_monai.bundle.errors import UserError
 __all__ = ["required"]
 
 
-def required(package: str, extra: str, purpose: str) -> Any:
+def required(package: str, purpose: str) -> Any:
     """Import a package of an extra.
 
     Args:
-        package: its name.
-        extra: the extra of this package that brings it.
+        package: its name, on PyPI too.
         purpose: what it is for.
 
     Raises:
         UserError: with the command that installs it.
 
     Example:
-        >>> required("no_such_package", "none", "an example")
+        >>> required("no_such_package", "an example")
         Traceback (most recent call last):
-            ...
-        metassl_monai.bundle.errors.UserError: an example needs no_such_package: pip install no_such_package, or install metassl-monai with its extra [none].
+        metassl_monai.bundle.errors.UserError: an example needs no_such_package: pip install no_such_package.
     """
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError:
-        raise UserError(
-            f"{purpose} needs {package}: pip install {package}, or install metassl-monai with its extra [{extra}]."
-        ) from None
+        raise UserError(f"{purpose} needs {package}: pip install {package}.") from None

@@ -32,7 +32,7 @@ def write_repository(bundle: Path, out: Path) -> None:
     Raises:
         UserError: where huggingface_hub is not installed, the bundle has no network, or ``out`` exists.
     """
-    hub = required("huggingface_hub", "hub", "a model card")
+    hub = required("huggingface_hub", "a model card")
     if not (bundle / "models" / "model.pt").is_file():
         raise UserError(f"no network at {bundle / 'models' / 'model.pt'}: train first.")
     if out.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.colors import to_rgb
 
@@ -39,7 +39,7 @@ def named_labels(names: Mapping[str, str], label_values: Mapping[str, int] | Non
         [Label(value=255, name='aorta', color=(0.894, 0.102, 0.11))]
     """
     values = {number: int(value) for value, number in (label_values or {}).items()}
-    colors = structure_colormap(len(names)).colors
+    colors: Any = structure_colormap(len(names)).colors
 
     def label(number: int) -> Label:
         red, green, blue = (round(part, 3) for part in to_rgb(colors[number]))

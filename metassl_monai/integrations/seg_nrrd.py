@@ -31,7 +31,7 @@ def write_seg_nrrd(label_map: Path, labels: Iterable[Label], path: Path) -> None
     Raises:
         UserError: where slicerio is not installed.
     """
-    slicerio = required("slicerio", "slicer", "seg.nrrd")
+    slicerio = required("slicerio", "seg.nrrd")
     image = nibabel.load(label_map)
     voxels = np.asarray(image.dataobj)  # type: ignore[attr-defined]
     segments = [

@@ -6,8 +6,13 @@ from __future__ import annotations
 import nibabel
 import numpy as np
 import pytest
+import torch
+from monai.bundle import ConfigParser
+from typer.testing import CliRunner
 
 from metassl_monai.bundle import UserError
+from metassl_monai.bundle.locate import copy_bundle
+from metassl_monai.cli import app
 from metassl_monai.data import read_scan
 from metassl_monai.integrations.dicom_seg import write_dicom_seg
 from metassl_monai.integrations.labels import ITK_SNAP_FILE, SLICER_FILE, named_labels, write_label_tables
@@ -105,3 +110,23 @@ def test_a_dicom_segmentation_lies_on_its_series(write_pancreas_ct, tmp_path):
         found = volume.map_indices_to_reference(places)
         there = (np.diag([-1, -1, 1]) @ nibabel.affines.apply_affine(scan.affine.numpy(), expected).T).T
         assert np.allclose(sorted(map(tuple, found.round(3))), sorted(map(tuple, there.round(3))), atol=2e-3)
+
+
+def test_a_series_is_segmented_into_a_dicom_segmentation(write_pancreas_ct, tmp_path):
+    hd = pytest.importorskip("highdicom", reason="highdicom is not installed")
+    write_pancreas_ct(tmp_path, [1], (12, 10, 6))
+    series = next(path.parent for path in (tmp_path / "Pancreas-CT").rglob("*.dcm"))
+    as_scanners_write(series)
+    bundle = copy_bundle("phantom_segmentation", tmp_path)
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    (bundle / "models").mkdir()
+    torch.save(parser.get_parsed_content("network_def").state_dict(), bundle / "models" / "model.pt")
+    arguments = ["infer", bundle, "--images", series, "--out", tmp_path / "out", "--also", "dicom-seg"]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    (prediction,) = (tmp_path / "out").glob("*_seg.nii.gz")
+    (segmentation,) = map(hd.seg.segread, (tmp_path / "out").glob("*_seg.dcm"))
+    voxels = np.asarray(nibabel.load(prediction).dataobj)
+    numbers = segmentation.get_volume(combine_segments=True).array
+    assert np.bincount(numbers.ravel(), minlength=4).tolist() == np.bincount(voxels.ravel(), minlength=4).tolist()
