@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from metassl_monai import cli_options as options
+
 
 class Commands(TyperGroup):
     """The commands, each of which ends a user's mistake in one message."""
@@ -31,20 +33,19 @@ app = typer.Typer(
     help="Semi-supervised medical image segmentation, native to MONAI.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-Bundle = Annotated[str, typer.Argument(help="Name of a bundle that comes with the package, or a path to one.")]
-Overlays = Annotated[list[str] | None, typer.Option("--overlay", help="A further config of the bundle; repeatable.")]
-Datalist = Annotated[Path, typer.Option(help="The datalist file.")]
-DatasetDir = Annotated[Path, typer.Option("--dataset-dir", "--dataset_dir", help="Folder of its images.")]
+
+@app.callback()
+def whole_command(version: options.Version = False) -> None:
+    """Semi-supervised medical image segmentation, native to MONAI."""
+
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 @app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="A new folder for everything the demo makes.")] = Path("metassl_demo"),
-) -> None:
+def demo(out: options.DemoFolder = Path("metassl_demo")) -> None:
     """Draw data, train CPS + MetaSSL and supervised learning, infer, evaluate: minutes on a CPU."""
     from metassl_monai.apps.demo import run_demo
 
@@ -53,65 +54,36 @@ def demo(
 
 @app.command()
 def prepare(
-    name: Annotated[
-        str, typer.Argument(help="A data set (abdomenct1k, acdc, brats2019, digestpath, la, pancreas_ct), or folder.")
-    ],
+    name: options.DataSetName,
     out: Annotated[Path, typer.Option(help="The datalist to write; for folder the new bundle.")],
-    source: Annotated[Path | None, typer.Option(help="Folder of the official release.")] = None,
-    labeled: Annotated[int | None, typer.Option(help="Number of labeled subjects.")] = None,
-    seed: Annotated[
-        str, typer.Option(help="'published' takes the papers' subjects in their order; a number draws them.")
-    ] = "published",
-    validation: Annotated[
-        int | None,
-        typer.Option(help="Number of validation cases, where no list was published; la, pancreas_ct: 0 if left out."),
-    ] = None,
-    train: Annotated[int | None, typer.Option(help="abdomenct1k: number of training cases; 30 if left out.")] = None,
-    test: Annotated[
-        int | None, typer.Option(help="Number of test cases; abdomenct1k: 11, digestpath: 20 if left out.")
-    ] = None,
-    fold: Annotated[
-        int | None,
-        typer.Option(
-            help="The fold to test on. la: 0 to 4, the published split if left out; pancreas_ct: 0 to 3, 0 if left out."
-        ),
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="folder: the images, in a folder or listed in a dataset.json.")
-    ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="folder: the labels of some; left out where they lie beside the images.")
-    ] = None,
-    unlabeled: Annotated[list[Path] | None, typer.Option(help="folder: further images without labels.")] = None,
-    suffix: Annotated[str | None, typer.Option(help="folder: what names of labels end with, such as _roi.")] = None,
-    subject: Annotated[
-        str | None, typer.Option(help="folder: a regular expression whose first group is the subject of a name.")
-    ] = None,
-    label: Annotated[list[str] | None, typer.Option(help="folder: 1=aorta, or a file of label names.")] = None,
-    ignore: Annotated[int | None, typer.Option(help="folder: the label value of voxels nobody annotated.")] = None,
-    setting: Annotated[list[str] | None, typer.Option("--set", help="folder: a decision, NAME=VALUE.")] = None,
-    update: Annotated[
-        bool | None,
-        typer.Option("--update", help="folder: add what is new to the bundle; its validation and plan stay."),
-    ] = None,
+    source: options.Source = None,
+    labeled: options.Labeled = None,
+    seed: options.Seed = "published",
+    validation: options.Validation = None,
+    train: options.Train = None,
+    test: options.Test = None,
+    fold: options.Fold = None,
+    images: options.Images = None,
+    labels: options.Labels = None,
+    unlabeled: options.Unlabeled = None,
+    suffix: options.Suffix = None,
+    subject: options.Subject = None,
+    label: options.Label = None,
+    ignore: options.Ignore = None,
+    setting: options.Setting = None,
+    update: options.Update = None,
 ) -> None:
     """Write the datalist of a data set; or, of folders of your own scans, a bundle that trains on them."""
     from metassl_monai.apps.prepare import prepare_data
 
     release = {"source": source, "labeled": labeled, "train": train, "test": test, "fold": fold}
-    folders: dict[str, Any] = {
-        "images": images,
-        "labels": labels,
-        "unlabeled": unlabeled,
-        "suffix": suffix,
-        "subject": subject,
-    }
-    folders |= {"label": label, "ignore": ignore, "set": setting, "update": update}
+    folders: dict[str, Any] = {"images": images, "labels": labels, "unlabeled": unlabeled, "suffix": suffix}
+    folders |= {"subject": subject, "label": label, "ignore": ignore, "set": setting, "update": update}
     prepare_data(name, out, seed, validation, release, folders)
 
 
 @app.command()
-def check(datalist: Datalist, dataset_dir: DatasetDir) -> None:
+def check(datalist: options.Datalist, dataset_dir: options.DatasetDir) -> None:
     """Read every file of a datalist and report all problems at once."""
     from metassl_monai.apps.prepare import report_problems
 
@@ -121,13 +93,11 @@ def check(datalist: Datalist, dataset_dir: DatasetDir) -> None:
 @app.command(context_settings=PASS_ON)
 def train(
     context: typer.Context,
-    bundle: Bundle,
+    bundle: options.Bundle,
     method: Annotated[str | None, typer.Option(help="The method's overlay; the bundle's default if left out.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="The method's own losses instead of MetaSSL.")] = False,
-    overlay: Overlays = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Train for about as long; replaces --iterations. A few steps are timed first.")
-    ] = None,
+    overlay: options.Overlays = None,
+    minutes: options.Minutes = None,
 ) -> None:
     """Train a bundle. Every further --id VALUE goes to MONAI as it is.
 
@@ -142,18 +112,16 @@ def train(
 @app.command(context_settings=PASS_ON)
 def infer(
     context: typer.Context,
-    bundle: Bundle,
-    images: Annotated[
-        list[Path] | None, typer.Option(help="Folders and files to segment, of any format; several may follow.")
-    ] = None,
+    bundle: options.Bundle,
+    images: options.Scans = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the predictions of --images.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="The weights; BUNDLE/models/model.pt if left out.")] = None,
+    checkpoint: options.Checkpoint = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write class probabilities as well.")] = False,
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Write the entropy, in nats, as well.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, ...; a GPU where there is one if left out.")] = None,
+    device: options.Device = None,
     overlap: Annotated[str | None, typer.Option(help="Of sliding windows, from 0 to below 1.")] = None,
-    also: Annotated[list[str] | None, typer.Option(help="A further format: seg.nrrd or dicom-seg; repeatable.")] = None,
-    overlay: Overlays = None,
+    also: options.Also = None,
+    overlay: options.Overlays = None,
 ) -> None:
     """Segment images with a trained bundle. Without --images every further --id VALUE goes to MONAI as it is."""
     from metassl_monai.apps.infer import infer as run
@@ -164,12 +132,12 @@ def infer(
 
 @app.command()
 def suggest(
-    bundle: Bundle,
+    bundle: options.Bundle,
     out: Annotated[Path | None, typer.Option(help="A CSV file for all cases; a picture goes beside it.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Number of cases to print and to draw.")] = 10,
-    checkpoint: Annotated[Path | None, typer.Option(help="The weights; BUNDLE/models/model.pt if left out.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, ...; a GPU where there is one if left out.")] = None,
-    overlay: Overlays = None,
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = None,
+    overlay: options.Overlays = None,
 ) -> None:
     """Name the unlabeled cases to annotate next: those that the network is least sure of."""
     from metassl_monai.apps.suggest import suggest as run
@@ -179,14 +147,12 @@ def suggest(
 
 @app.command()
 def evaluate(
-    datalist: Datalist,
-    dataset_dir: DatasetDir,
+    datalist: options.Datalist,
+    dataset_dir: options.DatasetDir,
     predictions: Annotated[Path, typer.Option(help="Folder of the predicted label maps.")],
     out: Annotated[Path, typer.Option(help="Folder for cases.csv and metrics.json.")],
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Predictions hold the annotations' own values, as infer --images writes them.")
-    ] = False,
+    raw: options.Raw = False,
 ) -> None:
     """Score predicted label maps against the annotations, per case and structure."""
     from metassl_monai.apps.evaluate import evaluate_predictions
@@ -215,20 +181,17 @@ def compare(
 
 
 @app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(help="A bundle, or the output folder of a training.")],
-    out: Annotated[Path | None, typer.Option(help="The HTML file; report.html in the folder if left out.")] = None,
-) -> None:
-    """Write one HTML file: what was decided, trained and reached, and how to go on."""
+def report(folders: options.Runs, out: options.Page = None) -> None:
+    """Write one HTML file: what was decided, trained and reached, what the network sees, and how to go on."""
     from metassl_monai.apps.page import write_report
 
-    write_report(folder, out)
+    write_report(folders, out)
 
 
 @app.command()
 def experiment(
     file: Annotated[Path, typer.Argument(help="The experiment, such as bundles/*/experiments/*.json.")],
-    dataset_dir: DatasetDir,
+    dataset_dir: options.DatasetDir,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")],
     results: Annotated[Path | None, typer.Option(help="Folder of the results; OUT/results if left out.")] = None,
     stored: Annotated[Path, typer.Option(help="Folder of results to compare with.")] = Path("docs/results"),
@@ -258,11 +221,11 @@ def bundle(
 
 @app.command()
 def export(
-    bundle: Bundle,
+    bundle: options.Bundle,
     out: Annotated[Path, typer.Option(help="The file; for huggingface the new folder.")],
     format: Annotated[str, typer.Option(help="onnx, pt2 (torch.export) or huggingface.")] = "onnx",
-    checkpoint: Annotated[Path | None, typer.Option(help="The weights; BUNDLE/models/model.pt if left out.")] = None,
-    overlay: Overlays = None,
+    checkpoint: options.Checkpoint = None,
+    overlay: options.Overlays = None,
 ) -> None:
     """Write a trained network as ONNX or an exported program, or its bundle as a repository of Hugging Face."""
     from metassl_monai.apps.export import export_bundle

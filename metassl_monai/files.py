@@ -16,7 +16,7 @@ __all__ = ["atomic_write", "nan_for_null", "null_for_nan", "remove_leftovers", "
 
 
 @contextmanager
-def atomic_write(path: str | Path, mode: str = "w", keep: str | Path | None = None) -> Iterator[IO]:
+def atomic_write(path: str | Path, mode: str = "w", keep: str | Path | None = None) -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path`` for writing, sync it, and rename it to ``path`` on success.
 
     Args:

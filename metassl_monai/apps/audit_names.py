@@ -30,7 +30,7 @@ _ALLOWED = {
     "math": "*",
     "metassl_monai": "__version__",
     "metassl_monai.bundle": "check_command_line check_data check_inference check_network check_no_training "
-    "check_volumes check_writable first_stage run_record running_config start_from",
+    "check_volumes check_writable first_stage first_stage_trainer run_record running_config start_from",
     "metassl_monai.data": "*",
     "metassl_monai.engines": "*",
     "metassl_monai.handlers": "*",

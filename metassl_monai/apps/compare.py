@@ -109,7 +109,8 @@ def _read_table(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: cannot be read as JSON ({error}). Name the metrics.json of an evaluation.") from None
     if not _is_table(table):
         raise UserError(f"{file}: is not a table of cases. Name the metrics.json of an evaluation.")
-    return table
+    content: dict[str, Any] = table
+    return content
 
 
 def _is_table(table: Any) -> bool:

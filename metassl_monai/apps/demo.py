@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -48,11 +50,11 @@ Validation Dice of 4 hearts: too few to tell methods apart, enough to see that e
   predictions  {out}/<row>/predictions/images, NIfTI in the geometry of the images
   tables       {out}/<row>/evaluation/cases.csv and metrics.json
   pictures     {out}/<row>/pictures: image, truth, prediction, regions
-  MLflow       mlflow ui --backend-store-uri sqlite:///{out / "mlruns.db"}
+  MLflow       mlflow ui --backend-store-uri {shlex.quote(f"sqlite:///{out / 'mlruns.db'}")}
 """)
 
 
-def _run_row(out: Path, datalist: Path, folder: str, configs: list[str]) -> list[dict]:
+def _run_row(out: Path, datalist: Path, folder: str, configs: list[str]) -> list[dict[str, Any]]:
     bundle, data, run = bundle_path(_BUNDLE), datalist.parent, out / folder
     ids = ["--dataset_dir", str(data), "--datalist", str(datalist), "--output_dir", str(run)]
     tracking = ["--tracking", str(bundle / "configs" / "tracking.json")]
@@ -63,7 +65,7 @@ def _run_row(out: Path, datalist: Path, folder: str, configs: list[str]) -> list
     return evaluate_predictions(datalist, data, "validation", run / "predictions", run / "evaluation")
 
 
-def _comparison(rows: dict[str, list[dict]]) -> Table:
+def _comparison(rows: dict[str, list[dict[str, Any]]]) -> Table:
     summaries = {name: [row for row in summarize(cases) if row["metric"] == "dice"] for name, cases in rows.items()}
     structures = [row["structure"] for row in next(iter(summaries.values()))]
     table = Table("Dice", *structures)

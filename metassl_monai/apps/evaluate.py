@@ -24,8 +24,9 @@ from metassl_monai.data import (
     read_scan,
 )
 from metassl_monai.data.geometry import SAME_GRID, grid_distance
-from metassl_monai.data.label_values import label_classes, label_mistake
+from metassl_monai.data.label_values import label_classes, label_problem
 from metassl_monai.data.pictures import is_picture
+from metassl_monai.handlers import attach_tables
 from metassl_monai.metrics import segmentation_metrics
 from metassl_monai.report import case_rows, write_case_table
 
@@ -41,6 +42,8 @@ def evaluate_predictions(
     raw: bool = False,
 ) -> list[dict[str, Any]]:
     """Score the predictions of a split and write ``cases.csv`` and ``metrics.json``.
+
+    Where ``out`` lies in the output folder of a tracked training, its MLflow run gets the tables.
 
     Pictures have no voxel size: their distances in mm are NaN, and those in voxels are in pixels.
 
@@ -81,6 +84,7 @@ def evaluate_predictions(
         rows += case_rows(item["case"], item["subject"], metrics)
     about = {"datalist": str(datalist), "split": split, "predictions": str(predictions)}
     write_case_table(rows, out, about=about)
+    attach_tables(Path(out))
     return rows
 
 
@@ -105,11 +109,11 @@ def load_prediction(file: Path, truth: MetaTensor, datalist: Mapping[str, Any], 
     # unless told otherwise a prediction holds classes, whatever raw values the annotations have
     fields = ("labels", "label_values") if raw else ("labels",)
     mapping = {field: datalist[field] for field in fields if field in datalist}
-    mistake = label_mistake(prediction.numpy(), mapping)
-    if mistake:
+    problem = label_problem(prediction.numpy(), mapping, str(file))
+    if problem:
         hint = " Pass --raw where they hold the annotations' own values." if "label_values" in datalist else ""
         held = "the annotations' own values" if raw else "the classes themselves"
-        raise UserError(f"{file}: {mistake[0]}: predictions hold {held}, not masks or probabilities.{hint}")
+        raise UserError(f"{file}: {problem.cause}: predictions hold {held}, not masks or probabilities.{hint}")
     if prediction.shape != truth.shape:
         raise UserError(
             f"{file}: its shape {tuple(prediction.shape)} is not {tuple(truth.shape)}, that of the annotation. "

@@ -23,6 +23,7 @@ from metassl_monai.bundle.locate import bundle_path, config_files
 from metassl_monai.bundle.writable import check_writable_file
 from metassl_monai.data import load_datalist, read_scan
 from metassl_monai.data.channels import image_files
+from metassl_monai.data.pictures import gray
 from metassl_monai.files import atomic_write
 from metassl_monai.handlers.drawing import write_figure
 from metassl_monai.losses import FixedThreshold, Quadripartition, Region
@@ -188,9 +189,7 @@ def _rank(ranked: list[Suggestion], item: dict[str, Any], average: Segmenter, fo
     reference = torch.as_tensor(found["pred"]).cpu()
     other = torch.as_tensor(average(files)["pred"]).cpu()
     doubt, regions = measure_doubt(reference, other)
-    image = torch.as_tensor(read_scan(files))
-    if image.ndim > regions.ndim:  # colors come last, channels first
-        image = image.mean(dim=-1) if image.shape[:-1] == regions.shape else image[0]
+    image = gray(torch.as_tensor(read_scan(files)), regions)
     maps = {"reference": reference.argmax(dim=0), "prediction": other.argmax(dim=0), "regions": regions}
     cut = _plane_to_see(**maps)
     plane = {name: values[cut].numpy() for name, values in {"image": image, **maps}.items()}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .command_line import check_command_line, running_config
     from .preflight import check_data, check_inference, check_network, check_volumes
     from .run_settings import run_record
-    from .stages import first_stage, start_from
+    from .stages import first_stage, first_stage_trainer, start_from
 
 __all__ = [
     "UserError",
@@ -26,6 +26,7 @@ __all__ = [
     "check_volumes",
     "check_writable",
     "first_stage",
+    "first_stage_trainer",
     "run_record",
     "running_config",
     "start_from",

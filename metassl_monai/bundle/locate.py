@@ -33,12 +33,12 @@ def bundle_names() -> list[str]:
 
 
 def bundle_path(name: str) -> Path:
-    """Return the folder of a bundle, by its name or by a path to it.
+    """Return the folder of a bundle, by a path to it or by its name; one in the working folder goes first.
 
     Raises:
         UserError: when there is no such bundle.
     """
-    for path in (bundles_root() / name, Path(name)):
+    for path in (Path(name), bundles_root() / name):
         if (path / "configs" / "metadata.json").is_file():
             return path
     raise UserError(f"no bundle {name!r}: choose one of {', '.join(bundle_names())}, or give the path of a bundle.")
@@ -120,7 +120,7 @@ def _status(command: Sequence[str]) -> int:
     return status if status >= 0 else 128 - status  # as shells have it
 
 
-def _wait(child: subprocess.Popen) -> int:
+def _wait(child: subprocess.Popen[bytes]) -> int:
     try:
         return child.wait()
     except KeyboardInterrupt:  # the terminal sends Ctrl-C to both, and the child has something to say about it

@@ -19,10 +19,10 @@ __all__ = ["run_record"]
 
 _NO_MATTER = frozenset(
     {
-        *("_desc_", "_requires_", "bundle_root", "ckpt_dir", "compile", "compile_kwargs", "config_copy", "cuda_graph"),
-        "dataset_dir",
-        *("datalist", "device", "handlers", "local_rank", "method", "non_blocking", "num_workers", "output_dir"),
-        *("params", "pin_memory", "pretrained_path", "rank", "resume", "train_handlers"),
+        *("_desc_", "_requires_", "bundle_root", "checkpoint", "ckpt_dir", "compile", "compile_kwargs", "config_copy"),
+        *("cuda_graph", "dataset_dir", "datalist", "device", "handlers", "local_rank", "method", "non_blocking"),
+        *("num_workers", "output_dir", "params", "path", "pin_memory", "pretrained_path", "rank", "record", "resume"),
+        "train_handlers",
     }
 )
 """Last names of ids that cannot change a result, or that repeat other ids: ``method`` wraps ``method_def``."""

@@ -10,18 +10,77 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
+from metassl_monai.engines import PairedDataLoader, SemiSupervisedTrainer
 from metassl_monai.finite import first_not_finite
+from metassl_monai.handlers import LastNetwork, RunProgress, SeedEachEpoch, TrainingCheckpoint, TrainingStatistics
+from metassl_monai.handlers.ranks import is_distributed, wait_for_all_ranks
 from metassl_monai.handlers.record import LENGTH, record_differences
+from metassl_monai.methods import Method
 from metassl_monai.network_record import read_record
 
 from .errors import UserError
 
-__all__ = ["first_stage", "start_from"]
+__all__ = ["first_stage", "first_stage_trainer", "start_from"]
 
 _logger = logging.getLogger(__name__)
+
+
+def first_stage_trainer(
+    path: str | Path,
+    checkpoint: str | Path,
+    method: Method,
+    optimizer: Optimizer,
+    train_data_loader: PairedDataLoader,
+    max_epochs: int,
+    device: torch.device,
+    seed: int,
+    rank: int = 0,
+    amp: bool = False,
+    resume: bool = False,
+    record: Mapping[str, Any] | None = None,
+) -> SemiSupervisedTrainer:
+    """Return the engine of a first stage: it leaves its network, checkpoints of its own, and no history.
+
+    Args:
+        path: where its network goes when it ends.
+        checkpoint: its checkpoint, which is removed then.
+        method: the method of the first stage; trained with ``DistributedDataParallel`` in a distributed run.
+        optimizer: of the method's parameters.
+        train_data_loader: the batches of the second stage.
+        max_epochs: number of epochs.
+        device: where to run.
+        seed: seed of each epoch.
+        rank: of this process; the first one shows the progress.
+        amp: mixed precision.
+        resume: go on from ``checkpoint``.
+        record: what the network is made with, see :func:`run_record`.
+    """
+    module: nn.Module = method.to(device)
+    if is_distributed():
+        module = DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+    handlers = [
+        SeedEachEpoch(seed, train_data_loader),
+        TrainingStatistics(),
+        *([RunProgress()] if rank == 0 else []),
+        LastNetwork(path, method.inference_network, record),
+        TrainingCheckpoint(
+            checkpoint, {"method": method, "optimizer": optimizer}, resume=resume, record=record, keep=False
+        ),
+    ]
+    return SemiSupervisedTrainer(
+        device,
+        max_epochs,
+        train_data_loader,
+        module,
+        optimizer,
+        train_handlers=handlers,
+        amp=amp,
+        optim_set_to_none=True,
+    )
 
 
 def first_stage(path: str | Path, trainer: Any, record: Mapping[str, Any] | None, resume: bool = False) -> None:
@@ -72,8 +131,7 @@ def start_from(path: str | Path, *networks: nn.Module) -> str:
     Raises:
         UserError: when the file is missing, damaged, not finite or of another network.
     """
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()  # the first process has written the file
+    wait_for_all_ranks()  # the first process has written the file
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no network of a first stage: run the id 'pretraining' first, or correct the path.")

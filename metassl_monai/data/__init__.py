@@ -11,23 +11,24 @@ from metassl_monai.late_imports import imported_late
 from .abdomenct1k import prepare_abdomenct1k
 from .acdc import prepare_acdc
 from .brats2019 import prepare_brats2019
-from .datalist import DatalistError, load_datalist, names_ignore, read_datalist, validate_datalist, write_datalist
+from .datalist import load_datalist, names_ignore, read_datalist, validate_datalist, write_datalist
 from .digestpath import prepare_digestpath
 from .la import prepare_la
 from .orientation import reoriented
 from .pancreas_ct import prepare_pancreas_ct
+from .problems import DatalistError, Problem
 from .protocol import is_published
 
 if TYPE_CHECKING:
-    from .check import Problem, check_datalist, check_images
+    from .annotation_box import labeled_box
+    from .check import check_datalist, check_images
     from .device_dataset import DeviceDataset
-    from .heart_box import labeled_box
+    from .loading import case_loading
     from .phantom import make_phantom
     from .predictions import SavePredictiond, prediction_mistakes, prediction_path
     from .reading import (
         LabelClassesd,
         ScanReader,
-        case_loading,
         datalist_orientation,
         network_orientation,
         read_label,
@@ -76,7 +77,17 @@ if not TYPE_CHECKING:
     __getattr__ = imported_late(
         __name__,
         __all__,
-        ("check", "device_dataset", "heart_box", "phantom", "predictions", "reading", "slices", "tiles"),
+        (
+            "annotation_box",
+            "check",
+            "device_dataset",
+            "loading",
+            "phantom",
+            "predictions",
+            "reading",
+            "slices",
+            "tiles",
+        ),
     )
 
 READERS: dict[str, Callable[..., dict[str, Any]]] = {

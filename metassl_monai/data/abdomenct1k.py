@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .datalist import DatalistError
+from .problems import DatalistError
 from .split import Item, divide
 
 __all__ = ["prepare_abdomenct1k"]

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .datalist import DatalistError
+from .problems import DatalistError
 from .split import Item, divide, published_split
 
 __all__ = ["prepare_acdc"]

@@ -8,10 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .datalist import LISTS, DatalistError, join_inside, path_error
+from .datalist import join_inside
+from .datalist_structure import LISTS, path_error
 from .duplicates import one_spelling
+from .problems import DatalistError, Problem
 
-__all__ = ["alias_errors"]
+__all__ = ["alias_problems"]
 
 REMEDY = "keep each image and each label in one item only"
 
@@ -26,7 +28,7 @@ class Named(NamedTuple):
     file: str
 
 
-def alias_errors(datalist: Mapping[str, Any], dataset_dir: str | os.PathLike[str]) -> Iterator[DatalistError]:
+def alias_problems(datalist: Mapping[str, Any], dataset_dir: str | os.PathLike[str]) -> Iterator[Problem]:
     """Yield the files that a datalist names twice under different paths, in any of its lists.
 
     Two paths lead to one file by symbolic links, hard links or, on some systems, another spelling. Files that are
@@ -43,7 +45,7 @@ def alias_errors(datalist: Mapping[str, Any], dataset_dir: str | os.PathLike[str
         ...     Path(folder, "a.nii").touch()
         ...     Path(folder, "b.nii").symlink_to("a.nii")
         ...     lists = {"labeled": [{"image": "a.nii"}], "test": [{"image": "b.nii"}]}
-        ...     [error.args[1] for error in alias_errors(lists, folder)]
+        ...     [problem.cause for problem in alias_problems(lists, folder)]
         ['the image in `test` is the same file as a.nii in `labeled`']
     """
     told: set[frozenset[tuple[str, int]]] = set()
@@ -53,7 +55,7 @@ def alias_errors(datalist: Mapping[str, Any], dataset_dir: str | os.PathLike[str
             items = frozenset({(first.key, first.number), (other.key, other.number)})
             if items not in told:
                 cause = f"the {other.field} in `{other.key}` is the same file as {first.path} in `{first.key}`"
-                yield DatalistError(other.file, cause, REMEDY)
+                yield Problem(other.file, cause, REMEDY)
             told.add(items)
 
 

@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .datalist import DatalistError
+from .problems import DatalistError
 from .split import Item, divide, published_split
 
 __all__ = ["prepare_brats2019"]

@@ -16,8 +16,9 @@ import numpy as np
 
 from .formats import without_suffix
 from .geometry import SAME_GRID, grid_distance
+from .problems import Problem
 
-__all__ = ["GRID_REMEDY", "case_stem", "channel_mistakes", "channels_first", "grid_mistake", "image_files"]
+__all__ = ["GRID_REMEDY", "case_stem", "channel_problems", "channels_first", "grid_mistake", "image_files"]
 
 StrPath = str | os.PathLike[str]
 
@@ -51,29 +52,37 @@ def case_stem(image: StrPath | Sequence[StrPath]) -> str:
     return whole_words[1] if whole_words else names[0]
 
 
-def channel_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield cause and remedy of what is wrong with the ``channels`` of a datalist, or with the files of its images.
+def channel_problems(datalist: Mapping[str, Any], where: str) -> Iterator[Problem]:
+    """Yield what is wrong with the ``channels`` of a datalist, or with the files of its images.
 
     Example:
         >>> lists = {"channels": ["T1", "T2"], "labeled": [{"image": ["a_t1.nii"]}]}
-        >>> [cause for cause, _ in channel_mistakes(lists)]
+        >>> [problem.cause for problem in channel_problems(lists, "datalist.json")]
         ['`labeled` item 0 has 1 image file for 2 channels']
     """
     names = datalist.get("channels", ["image"])
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        yield "`channels` is not a list of names", 'write it as ["T1", "FLAIR"], in the order of the files'
+        yield Problem(
+            where, "`channels` is not a list of names", 'write it as ["T1", "FLAIR"], in the order of the files'
+        )
         return
     if len(set(names)) < len(names):
-        yield f"two of the `channels` {', '.join(names)} have one name", "give each a name of its own"
+        yield Problem(where, f"two of the `channels` {', '.join(names)} have one name", "give each a name of its own")
     for key in KEYS:
         items = datalist.get(key)
         for number, item in enumerate(items if isinstance(items, list) else ()):
             files = item.get("image") if isinstance(item, dict) else None
             if isinstance(files, list) and len(files) != len(names):
                 count = f"{len(files)} image file{'s' if len(files) > 1 else ''} for {len(names)} channels"
-                yield f"`{key}` item {number} has {count}", "name one file for each of `channels`, in their order"
+                yield Problem(
+                    where, f"`{key}` item {number} has {count}", "name one file for each of `channels`, in their order"
+                )
             elif isinstance(files, list) and len(set(map(str, files))) < len(files):
-                yield f"`{key}` item {number} names a file for two channels", "name one file for each of `channels`"
+                yield Problem(
+                    where,
+                    f"`{key}` item {number} names a file for two channels",
+                    "name one file for each of `channels`",
+                )
 
 
 def grid_mistake(
@@ -92,7 +101,9 @@ def grid_mistake(
     return f"lies up to {distance:.3g} voxels beside {name}" if distance > SAME_GRID else None
 
 
-def channels_first(files: Sequence[str], parts: Sequence[tuple[np.ndarray, dict]]) -> tuple[np.ndarray, dict]:
+def channels_first(
+    files: Sequence[str], parts: Sequence[tuple[np.ndarray, dict[str, Any]]]
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Return voxels and metadata of an image, with several channels in front and a single one without an axis.
 
     Args:

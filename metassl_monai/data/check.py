@@ -13,16 +13,18 @@ from monai.data import MetaTensor
 
 from metassl_monai.ignore import IGNORE
 
-from .aliases import alias_errors
-from .channels import GRID_REMEDY, channel_mistakes, grid_mistake, image_files
-from .datalist import LISTS, DatalistError, datalist_errors, join_inside, parse_json, path_error
-from .file_check import Kind, Problem, load_checked
+from .aliases import alias_problems
+from .channels import GRID_REMEDY, channel_problems, grid_mistake, image_files
+from .datalist import join_inside, parse_json
+from .datalist_structure import LISTS, datalist_problems, path_error
+from .file_check import Kind, load_checked
 from .geometry import SAME_GRID, grid_distance
-from .label_values import label_classes, label_mistake, label_value_mistakes
-from .orientation import orientation_mistakes, reoriented
+from .label_values import label_classes, label_problem, label_value_problems
+from .orientation import orientation_problems, reoriented
 from .parallel import for_each_case
+from .problems import DatalistError, Problem
 
-__all__ = ["Kind", "Problem", "check_datalist", "check_images"]
+__all__ = ["Kind", "check_datalist", "check_images"]
 
 
 class Case(NamedTuple):
@@ -69,21 +71,23 @@ def check_datalist(
     try:
         datalist = parse_json(path)
     except DatalistError as error:
-        return [Problem(*error.args)]
-    problems = [Problem(*error.args) for error in datalist_errors(datalist, path)]
+        return [error.problem]
+    problems = list(datalist_problems(datalist, path))
     unknown = [key for key in lists or () if key not in LISTS]
     problems += [Problem(os.fspath(path), f"has no list {key!r}", f"use {', '.join(LISTS)}") for key in unknown]
     if not os.path.isdir(dataset_dir):
         return [*problems, Problem(os.fspath(dataset_dir), "the folder is missing", "correct `dataset_dir`")]
     if isinstance(datalist, dict):
-        problems += [Problem(*error.args) for error in alias_errors(datalist, dataset_dir)]
+        problems += alias_problems(datalist, dataset_dir)
     cases = _cases(datalist, lists or LISTS) if isinstance(datalist, dict) else []
     # a structure that is wrong itself tells no classes and no orientation to compare with
     known = datalist if cases and not any(_mistakes(datalist)) else None
+    # absolute, since ITK changes the working folder for a moment when it loads a module, under the eyes of all threads
+    root = os.path.abspath(dataset_dir)
     found = for_each_case(
-        lambda case: _case_problems(case, dataset_dir, known, kind),
+        lambda case: _case_problems(case, root, known, kind),
         cases,
-        lambda case: [os.path.join(dataset_dir, path) for path in case.images],
+        lambda case: [os.path.join(root, path) for path in case.images],
         progress,
     )
     return [*problems, *chain.from_iterable(found)]
@@ -107,9 +111,13 @@ def check_images(
         >>> [(problem.file, problem.cause) for problem in check_images(["nowhere.nii.gz"])]
         [('nowhere.nii.gz', 'the file is missing')]
     """
-    images = [image_files(path) for path in paths]
+    images = [[_where_it_is(file) for file in image_files(path)] for path in paths]
     found = for_each_case(lambda files: _load_image(files, kind, channels)[1], images, list, progress, "image")
     return list(chain.from_iterable(found))
+
+
+def _where_it_is(file: str) -> str:
+    return os.path.abspath(file) if os.path.exists(file) else file
 
 
 def _cases(datalist: dict[str, Any], lists: Iterable[str]) -> list[Case]:
@@ -130,9 +138,9 @@ def _mistakes(datalist: dict[str, Any]) -> Iterator[Any]:
     labels = datalist.get("labels")
     if not isinstance(labels, dict) or not all(map(str.isdecimal, labels)):
         yield "labels"
-    yield from label_value_mistakes(datalist)
-    yield from orientation_mistakes(datalist)
-    yield from channel_mistakes(datalist)
+    yield from label_value_problems(datalist, "")
+    yield from orientation_problems(datalist, "")
+    yield from channel_problems(datalist, "")
 
 
 def _are_paths(value: Any) -> bool:
@@ -151,7 +159,7 @@ def _case_problems(
         files = [join_inside(root, path) for path in case.images]
         label_file = join_inside(root, case.label) if case.label else None
     except DatalistError as error:
-        return [Problem(*error.args)]
+        return [error.problem]
     image, problems = _load_image(files, kind, len(datalist["channels"]) if datalist and "channels" in datalist else 1)
     if label_file is None:
         return problems
@@ -181,9 +189,9 @@ def _load_image(files: Sequence[str], kind: Kind | None, channels: int) -> tuple
 def _value_problems(
     voxels: np.ndarray, file: str, datalist: dict[str, Any], needs_foreground: bool
 ) -> Iterator[Problem]:
-    mistake = label_mistake(voxels, datalist)
-    if mistake:
-        yield Problem(file, *mistake)
+    problem = label_problem(voxels, datalist, file)
+    if problem:
+        yield problem
         return
     if not (needs_foreground or "ignore" in datalist):
         return

@@ -9,56 +9,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from metassl_monai.files import atomic_write
 
-from .channels import channel_mistakes
-from .duplicates import duplicate_mistakes
-from .label_values import label_value_mistakes
-from .orientation import orientation_mistakes
+from .datalist_structure import LISTS, StrPath, datalist_problems
+from .problems import DatalistError
 
 __all__ = [
-    "LISTS",
-    "DatalistError",
-    "datalist_errors",
     "join_inside",
     "load_datalist",
     "names_ignore",
     "parse_json",
-    "path_error",
     "read_datalist",
     "validate_datalist",
     "write_datalist",
 ]
-
-LISTS = ("labeled", "unlabeled", "validation", "test", "monitor")
-"""The lists of a datalist; ``monitor`` holds the hidden labels of unlabeled cases and no training may read it."""
-
-StrPath = str | os.PathLike[str]
-
-
-class DatalistError(ValueError):
-    """A data set that cannot be used as it is.
-
-    Args:
-        file: the file or folder that is wrong.
-        cause: what is wrong with it.
-        remedy: what to do about it.
-
-    Example:
-        >>> print(DatalistError("acdc.json", "no case is labeled", "name one in 'labeled'"))
-        acdc.json: no case is labeled; name one in 'labeled'
-    """
-
-    def __init__(self, file: StrPath, cause: str, remedy: str) -> None:
-        super().__init__(os.fspath(file), cause, remedy)
-
-    def __str__(self) -> str:
-        file, cause, remedy = self.args
-        return f"{file}: {cause}; {remedy}"
 
 
 def validate_datalist(datalist: Any, where: StrPath) -> None:
@@ -74,8 +41,8 @@ def validate_datalist(datalist: Any, where: StrPath) -> None:
             list, a file that is image and label, a label on an unlabeled item, a path that may leave the folder of the
             data set, or no labeled case.
     """
-    for error in datalist_errors(datalist, where):
-        raise error
+    for problem in datalist_problems(datalist, where):
+        raise DatalistError(*problem)
 
 
 def read_datalist(path: StrPath) -> dict[str, Any]:
@@ -100,8 +67,8 @@ def load_datalist(path: StrPath, key: str, dataset_dir: StrPath) -> list[dict[st
         dataset_dir: the folder that the item's paths are relative to.
 
     Returns:
-        The items, possibly none; ``image`` and ``label`` are paths inside ``dataset_dir``; an ``image`` of several
-        files is a list of them.
+        The items, possibly none; ``image`` and ``label`` are absolute paths inside ``dataset_dir``; an ``image`` of
+        several files is a list of them.
 
     Raises:
         DatalistError: if the datalist is invalid, the list is unknown, the folder is missing or a path leaves it.
@@ -121,8 +88,10 @@ def load_datalist(path: StrPath, key: str, dataset_dir: StrPath) -> list[dict[st
         raise DatalistError(path, f"there is no list {key!r}", f"ask for one of {', '.join(LISTS)}")
     if not os.path.isdir(dataset_dir):
         raise DatalistError(dataset_dir, "the folder of the data set is missing", "correct `dataset_dir`")
+    # absolute, since ITK changes the working folder for a moment when it loads a module, under the eyes of all threads
+    root = os.path.abspath(dataset_dir)
     return [
-        item | {field: _joined(dataset_dir, item[field]) for field in ("image", "label") if field in item}
+        item | {field: _joined(root, item[field]) for field in ("image", "label") if field in item}
         for item in datalist[key]
     ]
 
@@ -181,39 +150,6 @@ def join_inside(root: StrPath, relative: str) -> str:
     return joined
 
 
-def datalist_errors(datalist: Any, where: StrPath) -> Iterator[DatalistError]:
-    """Yield everything that is wrong with the structure of a datalist, as `validate_datalist` describes it."""
-    if not isinstance(datalist, dict):
-        yield DatalistError(where, "is not a JSON object", "make it anew with `metassl prepare`")
-        return
-    if not isinstance(datalist.get("name", ""), str):
-        yield DatalistError(where, f"`name` is {datalist['name']!r}, which is no text", "put the name into quotes")
-    yield from _label_errors(datalist.get("labels"), where)
-    for mistakes in (label_value_mistakes, orientation_mistakes, channel_mistakes):
-        yield from (DatalistError(where, cause, remedy) for cause, remedy in mistakes(datalist))
-    for key in LISTS:
-        yield from _list_errors(datalist.get(key), key, where)
-    yield from (DatalistError(where, cause, remedy) for cause, remedy in duplicate_mistakes(datalist))
-
-
-def path_error(path: str) -> str | None:
-    """Say why a path may not be in a datalist; None where it may. Both POSIX and Windows spellings count.
-
-    Example:
-        >>> path_error("images/a.nii.gz"), path_error("../a.nii.gz")
-        (None, "has a '..' in it")
-    """
-    if PurePosixPath(path).is_absolute() or PureWindowsPath(path).anchor:
-        return "is absolute"
-    if "\0" in path:
-        return "has a null character in it"
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        return "has a character in it that no name of a file can have"
-    return "has a '..' in it" if ".." in PureWindowsPath(path).parts else None
-
-
 def _joined(root: StrPath, image: str | list[str]) -> str | list[str]:
     return join_inside(root, image) if isinstance(image, str) else [join_inside(root, file) for file in image]
 
@@ -223,42 +159,3 @@ def _refuse_foreign(path: Path) -> None:
         read_datalist(path)
     except DatalistError:
         raise DatalistError(path, "exists and is not a datalist", "choose another file to write to") from None
-
-
-def _label_errors(labels: Any, where: StrPath) -> Iterator[DatalistError]:
-    remedy = 'write them as {"0": "background", "1": "name", ...}'
-    if not isinstance(labels, dict):
-        yield DatalistError(where, "`labels` is missing or not an object", remedy)
-    elif len(labels) < 2 or set(labels) != {str(value) for value in range(len(labels))}:
-        yield DatalistError(where, f"the values in `labels` are not 0, 1, ... but {', '.join(labels)}", remedy)
-
-
-def _list_errors(items: Any, key: str, where: StrPath) -> Iterator[DatalistError]:
-    if not isinstance(items, list):
-        yield DatalistError(where, f"`{key}` is missing or not a list", f"add the list `{key}`; it may be empty")
-        return
-    if key == "labeled" and not items:
-        yield DatalistError(where, "no case is labeled: `labeled` is empty", "move at least one case into `labeled`")
-    for number, item in enumerate(items):
-        yield from _item_errors(item, key, f"`{key}` item {number}", where)
-
-
-def _item_errors(item: Any, key: str, name: str, where: StrPath) -> Iterator[DatalistError]:
-    if not isinstance(item, dict):
-        yield DatalistError(where, f"{name} is not an object", "write it with `image`, `subject` and `case`")
-        return
-    needed = ("image", "subject", "case") + (("label",) if key != "unlabeled" else ())
-    for field in needed:
-        value = item.get(field)
-        # an image may be a list of files, one a channel
-        texts = value if field == "image" and isinstance(value, list) and value else [value]
-        if not all(isinstance(text, str) and text for text in texts):
-            yield DatalistError(where, f"{name} has no `{field}`", f"give it a `{field}`, as text")
-    if key == "unlabeled" and "label" in item:
-        yield DatalistError(where, f"{name} has a `label`", "drop the key; hidden labels belong in `monitor`")
-    for field in ("image", "label"):
-        value = item.get(field, "")
-        for path in map(str, value if isinstance(value, list) else [value]):
-            if reason := path_error(path):
-                remedy = "write it relative to the dataset folder"
-                yield DatalistError(where, f"the `{field}` of {name}, {path}, {reason}", remedy)

@@ -21,7 +21,7 @@ from .tiles import WHITE, TileDataset
 __all__ = ["DeviceDataset"]
 
 
-class DeviceDataset(Dataset):
+class DeviceDataset(Dataset[Any]):
     """What another data set holds in memory, once on the device, and its random transforms for whole batches there.
 
     A ``DataLoader`` asks it for a batch at a time and needs ``num_workers=0`` and a ``collate_fn`` that returns what it
@@ -50,7 +50,7 @@ class DeviceDataset(Dataset):
         torch.Size([3, 1, 8, 8])
     """
 
-    def __init__(self, dataset: Dataset, device: torch.device | str, dtype: torch.dtype = torch.float16) -> None:
+    def __init__(self, dataset: Dataset[Any], device: torch.device | str, dtype: torch.dtype = torch.float16) -> None:
         items, random_transforms, self.divisor = _taken_apart(dataset)
         self.device = torch.device(device)
         self.transform = BatchTransform(random_transforms)
@@ -97,7 +97,7 @@ class DeviceDataset(Dataset):
 
     def _gathered(self, indices: Sequence[int]) -> dict[str, Tensor]:
         where = torch.tensor(indices).to(self.device, non_blocking=True)
-        return {key: samples[where].float() for key, samples in self.samples.items()}  # type: ignore[call-overload]
+        return {key: samples[where].float() for key, samples in self.samples.items()}
 
     def _cut(self, indices: Sequence[int]) -> dict[str, Tensor]:
         random = self.transform.R
@@ -112,7 +112,7 @@ class DeviceDataset(Dataset):
         }
 
 
-def _taken_apart(dataset: Any) -> tuple[Sequence[Mapping[Any, Any]], Callable | None, float | None]:
+def _taken_apart(dataset: Any) -> tuple[Sequence[Mapping[Any, Any]], Callable[..., Any] | None, float | None]:
     """Samples before they are transformed at random, what does that, and by what 8-bit images are divided."""
     if isinstance(dataset, SliceDataset):
         return [dataset.view(i) for i in range(len(dataset))], dataset.slice_transform, None

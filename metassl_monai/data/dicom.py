@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from monai.data import ITKReader
 
-from .datalist import DatalistError
 from .dicom_slices import Slice, read_slices
+from .problems import DatalistError, Problem
 
-__all__ = ["SeriesReader", "series_error"]
+__all__ = ["SeriesReader", "series_problem"]
 
 TOLERANCE = 0.01
 """How far a slice may be from its place, as a fraction of the distance of slices: headers state rounded positions."""
@@ -38,7 +38,7 @@ class SeriesReader(ITKReader):
     top (RAS), as with every reader of MONAI.
 
     Raises:
-        DatalistError: a ``ValueError`` that names folder and cause, where `series_error` finds one.
+        DatalistError: a ``ValueError`` that names folder and cause, where `series_problem` finds one.
     """
 
     def verify_suffix(self, filename: Sequence[StrPath] | StrPath) -> bool:
@@ -51,7 +51,7 @@ class SeriesReader(ITKReader):
         return images if len(images) > 1 else images[0]
 
 
-def series_error(folder: StrPath) -> DatalistError | None:
+def series_problem(folder: StrPath) -> Problem | None:
     """Say why the slices in a folder are not one evenly spaced volume; None where they are. Only headers are read.
 
     A file is a slice if DICOM readers can read it; other files, a DICOMDIR and sub-folders are passed over, but not a
@@ -61,14 +61,14 @@ def series_error(folder: StrPath) -> DatalistError | None:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     error = series_error(folder)
-        >>> error.args[1]
+        ...     problem = series_problem(folder)
+        >>> problem.cause
         'holds no DICOM file'
     """
     try:
         _sorted_slices(folder)
     except DatalistError as error:
-        return error
+        return error.problem
     return None
 
 
@@ -167,7 +167,8 @@ def _place_causes(slices: list[Slice]) -> Iterator[str]:
 
 def _normal(slices: list[Slice]) -> np.ndarray:
     normal: np.ndarray = np.cross(*slices[0].axes)
-    return normal / np.linalg.norm(normal)
+    unit: np.ndarray = normal / np.linalg.norm(normal)
+    return unit
 
 
 def _step(slices: list[Slice]) -> np.ndarray:

@@ -25,7 +25,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .datalist import DatalistError
+from .problems import DatalistError
 from .split import Item, divide
 
 __all__ = ["prepare_digestpath"]

@@ -8,7 +8,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["duplicate_mistakes", "one_spelling"]
+from .problems import Problem
+
+__all__ = ["duplicate_problems", "one_spelling"]
 
 KEYS = ("labeled", "unlabeled", "validation", "test", "monitor")
 REMEDIES = {
@@ -21,18 +23,18 @@ Entry = tuple[str, int]
 Values = list[tuple[Entry, str]]
 
 
-def duplicate_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield cause and remedy of what a datalist names twice; malformed lists and items are passed over.
+def duplicate_problems(datalist: Mapping[str, Any], where: str) -> Iterator[Problem]:
+    """Yield what a datalist names twice; malformed lists and items are passed over.
 
     ``monitor`` repeats subjects, images and cases of ``unlabeled``, and must not have any others.
 
     Example:
         >>> item = {"image": "a.nii.gz", "label": "b.nii.gz", "subject": "a", "case": "a"}
-        >>> [cause for cause, _ in duplicate_mistakes({"labeled": [item, item]})]
+        >>> [problem.cause for problem in duplicate_problems({"labeled": [item, item]}, "datalist.json")]
         ['`labeled` has two items with the image a.nii.gz']
     """
     values = {field: _values(datalist, field) for field in REMEDIES}
-    strangers = list(_monitor_mistakes(values))
+    strangers = list(_monitor_problems(values, where))
     yield from strangers
     if strangers:  # whose labels need no message of their own
         values["label"] = [(entry, label) for entry, label in values["label"] if entry[0] != "monitor"]
@@ -45,10 +47,12 @@ def duplicate_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]
             if not any(entries <= other and lists == _lists(other) for other in named):
                 named.append(entries)
                 found[lists].append(value)
-        yield from ((_cause(lists, field, shared), remedy) for lists, shared in found.items())
+        yield from (Problem(where, _cause(lists, field, shared), remedy) for lists, shared in found.items())
     both = {image for _, image in values["image"]} & {label for _, label in values["label"]}
     if both:
-        yield f"{_enumerate(both)} is named as an image and as a label", "name each image and its label apart"
+        yield Problem(
+            where, f"{_enumerate(both)} is named as an image and as a label", "name each image and its label apart"
+        )
 
 
 def one_spelling(path: str) -> str:
@@ -93,14 +97,14 @@ def _cause(lists: tuple[str, ...], field: str, values: Collection[str]) -> str:
     return f"`{lists[0]}` has two items with the {field} {_enumerate(values)}"
 
 
-def _monitor_mistakes(values: Mapping[str, Values]) -> Iterator[tuple[str, str]]:
+def _monitor_problems(values: Mapping[str, Values], where: str) -> Iterator[Problem]:
     for field in ("subject", "image"):
         monitor, unlabeled = (
             {value for (key, _), value in values[field] if key == name} for name in ("monitor", "unlabeled")
         )
         if monitor - unlabeled:
             cause = f"`monitor` has {field} {_enumerate(monitor - unlabeled)}, which `unlabeled` has not"
-            yield cause, "keep only the hidden labels of unlabeled cases in `monitor`"
+            yield Problem(where, cause, "keep only the hidden labels of unlabeled cases in `monitor`")
             break
 
 

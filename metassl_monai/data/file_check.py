@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
@@ -13,25 +13,18 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from .dicom import series_error
+from .dicom import series_problem
 from .pictures import is_picture, large_pictures
+from .problems import Problem
 from .reading import is_nifti, read_scan
-from .sizes import read_to_end, size_mistake
+from .sizes import read_to_end, size_problem
 
-__all__ = ["Kind", "Problem", "load_checked"]
+__all__ = ["Kind", "load_checked"]
 
 Kind = Literal["volume", "picture"]
 
 LARGEST = 1e18
 """Voxels above this overflow float32 where an image is normalized: its range fits, and its variance does not."""
-
-
-class Problem(NamedTuple):
-    """One thing that is wrong: in which file, what, and what to do about it."""
-
-    file: str
-    cause: str
-    remedy: str
 
 
 def load_checked(file: str, kind: Kind | None, channels: int = 1) -> tuple[MetaTensor | None, list[Problem]]:
@@ -74,14 +67,14 @@ def load_checked(file: str, kind: Kind | None, channels: int = 1) -> tuple[MetaT
 
 
 def _header_problems(file: str, channels: int) -> Iterator[Problem]:
-    mistake = size_mistake(file)
-    if mistake:
-        yield Problem(file, *mistake)
+    problem = size_problem(file)
+    if problem:
+        yield problem
         return
     if os.path.isdir(file):
-        error = series_error(file)
-        if error:
-            yield Problem(*error.args)
+        problem = series_problem(file)
+        if problem:
+            yield problem
     elif is_picture(file):
         with large_pictures(), Image.open(file) as picture:
             pages = getattr(picture, "n_frames", 1)

@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .datalist import DatalistError
+from .problems import DatalistError
 from .split import Item, divide, hold_out, published_split
 
 __all__ = ["prepare_la"]
@@ -86,7 +86,8 @@ def _lists(fold: int | None, root: Path) -> dict[str, list[str]]:
     folds: Any = published_split("la_folds")["folds"]
     if fold not in range(len(folds)):
         raise DatalistError(root, f"there is no fold {fold}", f"choose one from 0 to {len(folds) - 1}")
-    return folds[fold]
+    names: dict[str, list[str]] = folds[fold]
+    return names
 
 
 def _cases(root: Path, published: set[str]) -> dict[str, list[Item]]:

@@ -17,33 +17,37 @@ import numpy as np
 
 from metassl_monai.ignore import IGNORE
 
-__all__ = ["classes_by_value", "label_classes", "label_mistake", "label_value_mistakes", "raw_label"]
+from .problems import DatalistError, Problem
+
+__all__ = ["classes_by_value", "label_classes", "label_problem", "label_value_problems", "raw_label"]
 
 REMEDY = 'write them as {"raw value": class}, such as {"0": 0, "255": 1}, with every class of `labels`'
 
 
-def label_value_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield cause and remedy of each mistake in ``label_values``, ``label_threshold`` and ``ignore``, where they are.
+def label_value_problems(datalist: Mapping[str, Any], where: str) -> Iterator[Problem]:
+    """Yield each mistake in ``label_values``, ``label_threshold`` and ``ignore``, where they are.
 
     Example:
-        >>> labels = {"0": "background", "1": "heart"}
-        >>> [cause for cause, _ in label_value_mistakes({"labels": labels, "label_values": {"0": 0, "255": 2}})]
+        >>> datalist = {"labels": {"0": "background", "1": "heart"}, "label_values": {"0": 0, "255": 2}}
+        >>> [problem.cause for problem in label_value_problems(datalist, "datalist.json")]
         ['`label_values` leads to 0, 2, but the classes are 0, 1']
     """
-    yield from _threshold_mistakes(datalist)
-    yield from _ignore_mistakes(datalist)
+    yield from _threshold_problems(datalist, where)
+    yield from _ignore_problems(datalist, where)
     if "label_values" not in datalist:
         return
     values, labels = datalist["label_values"], datalist.get("labels")
     if not isinstance(values, dict) or not all(type(target) is int for target in values.values()):
-        yield "`label_values` is not an object of class numbers", REMEDY
+        yield Problem(where, "`label_values` is not an object of class numbers", REMEDY)
         return
     wrong = [raw for raw in values if not _is_integer(raw)]
     if wrong:
-        yield f"`label_values` has keys that are not whole numbers: {', '.join(wrong)}", REMEDY
+        yield Problem(where, f"`label_values` has keys that are not whole numbers: {', '.join(wrong)}", REMEDY)
     classes = {str(target) for target in values.values()}
     if isinstance(labels, dict) and classes != set(labels):
-        yield f"`label_values` leads to {_enumerate(classes)}, but the classes are {_enumerate(labels)}", REMEDY
+        yield Problem(
+            where, f"`label_values` leads to {_enumerate(classes)}, but the classes are {_enumerate(labels)}", REMEDY
+        )
 
 
 def classes_by_value(datalist: Mapping[str, Any]) -> dict[int, int]:
@@ -60,12 +64,12 @@ def classes_by_value(datalist: Mapping[str, Any]) -> dict[int, int]:
     return classes | ({datalist["ignore"]: IGNORE} if "ignore" in datalist else {})
 
 
-def label_mistake(label: np.ndarray, datalist: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return cause and remedy of what is wrong with the raw values of an annotation, of any shape; None if nothing is.
+def label_problem(label: np.ndarray, datalist: Mapping[str, Any], file: str) -> Problem | None:
+    """Return what is wrong with the raw values of an annotation, of any shape; None if nothing is.
 
     Example:
         >>> datalist = {"labels": {"0": "background", "1": "heart"}}
-        >>> label_mistake(np.array([0, 7]), datalist)[0]
+        >>> label_problem(np.array([0, 7]), datalist, "a.nii.gz").cause
         'label values 7 are not in `labels` (0 to 1)'
     """
     if "label_threshold" in datalist:
@@ -75,12 +79,12 @@ def label_mistake(label: np.ndarray, datalist: Mapping[str, Any]) -> tuple[str, 
     if not foreign.size:
         return None
     if not np.array_equal(foreign, foreign.round()):
-        return "label values are not integers", "resample labels with nearest-neighbor interpolation"
+        return Problem(file, "label values are not integers", "resample labels with nearest-neighbor interpolation")
     shown = ", ".join(f"{value:g}" for value in foreign[:5]) + (", ..." if len(foreign) > 5 else "")
     values = f"`label_values` ({', '.join(map(str, classes))})"
     known = values if "label_values" in datalist else _labels(datalist["labels"])
     remedy = "map them to classes, add the classes to `labels`, or name what nobody annotated as `ignore`"
-    return f"label values {shown} are not in {known}", remedy
+    return Problem(file, f"label values {shown} are not in {known}", remedy)
 
 
 def label_classes(label: np.ndarray, datalist: Mapping[str, Any], file: str | os.PathLike[str]) -> np.ndarray:
@@ -97,7 +101,7 @@ def label_classes(label: np.ndarray, datalist: Mapping[str, Any], file: str | os
         Class indices, int32, and :data:`~metassl_monai.ignore.IGNORE` where nobody annotated.
 
     Raises:
-        ValueError: if a value stands for no class.
+        DatalistError: if a value stands for no class.
 
     Example:
         >>> datalist = {"labels": {"0": "background", "1": "heart"}, "label_values": {"0": 0, "255": 1}}
@@ -107,9 +111,9 @@ def label_classes(label: np.ndarray, datalist: Mapping[str, Any], file: str | os
     if "label_threshold" in datalist:
         above = np.greater_equal(label, datalist["label_threshold"]).astype(np.int32)
         return np.where(label == datalist["ignore"], IGNORE, above) if "ignore" in datalist else above
-    mistake = label_mistake(label, datalist)
-    if mistake:
-        raise ValueError(f"{os.fspath(file)}: {mistake[0]}; {mistake[1]}")
+    problem = label_problem(label, datalist, os.fspath(file))
+    if problem:
+        raise DatalistError(*problem)
     if "label_values" not in datalist and "ignore" not in datalist:
         return label.astype(np.int32)
     from monai.transforms import MapLabelValue
@@ -138,28 +142,32 @@ def raw_label(classes: np.ndarray, label_values: Mapping[str, int]) -> np.ndarra
     return np.array(raws, dtype)[classes.astype(np.intp)]
 
 
-def _threshold_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _threshold_problems(datalist: Mapping[str, Any], where: str) -> Iterator[Problem]:
     if "label_threshold" not in datalist:
         return
     threshold, labels = datalist["label_threshold"], datalist.get("labels")
     if not isinstance(threshold, Real) or isinstance(threshold, bool) or not math.isfinite(threshold):
-        yield f"`label_threshold` is {threshold!r}, not a number", "write the smallest raw value of class 1"
+        yield Problem(
+            where, f"`label_threshold` is {threshold!r}, not a number", "write the smallest raw value of class 1"
+        )
     if isinstance(labels, dict) and len(labels) != 2:
-        yield f"`label_threshold` tells two classes apart, not {len(labels)}", "use `label_values` instead"
+        yield Problem(
+            where, f"`label_threshold` tells two classes apart, not {len(labels)}", "use `label_values` instead"
+        )
     if "label_values" in datalist:
-        yield "has both `label_values` and `label_threshold`", "drop one of them"
+        yield Problem(where, "has both `label_values` and `label_threshold`", "drop one of them")
 
 
-def _ignore_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _ignore_problems(datalist: Mapping[str, Any], where: str) -> Iterator[Problem]:
     if "ignore" not in datalist:
         return
     ignore, values = datalist["ignore"], datalist.get("label_values", datalist.get("labels"))
     if type(ignore) is not int:
         remedy = "write the raw value of the voxels that nobody annotated, such as 255"
-        yield f"`ignore` is {ignore!r}, not a whole number", remedy
+        yield Problem(where, f"`ignore` is {ignore!r}, not a whole number", remedy)
     elif isinstance(values, dict) and str(ignore) in values and "label_threshold" not in datalist:
         cause = f"`ignore` is {ignore}, which is also the value of a class"
-        yield cause, "write another value into the voxels that nobody annotated, and name that one"
+        yield Problem(where, cause, "write another value into the voxels that nobody annotated, and name that one")
 
 
 def _is_integer(text: str) -> bool:

@@ -12,22 +12,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from monai.data import MetaTensor
 
-__all__ = ["AXES", "orientation_mistakes", "reoriented"]
+from .problems import Problem
+
+__all__ = ["AXES", "orientation_problems", "reoriented"]
 
 AXES = (("L", "R"), ("P", "A"), ("I", "S"))
 """The default names of MONAI's ``Orientation``, given by name because it warns where they are left out."""
 
 
-def orientation_mistakes(datalist: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield cause and remedy of what is wrong with the ``orientation`` of a datalist, which may have none.
+def orientation_problems(datalist: Mapping[str, Any], where: str) -> Iterator[Problem]:
+    """Yield what is wrong with the ``orientation`` of a datalist, which may have none.
 
     Example:
-        >>> [cause for cause, _ in orientation_mistakes({"orientation": "RAR"})]
+        >>> [problem.cause for problem in orientation_problems({"orientation": "RAR"}, "datalist.json")]
         ["`orientation` is 'RAR'"]
     """
     codes = datalist.get("orientation")
     if codes is not None and (not isinstance(codes, str) or len(codes) != 3 or not _one_an_axis(codes)):
-        yield f"`orientation` is {codes!r}", 'write it as three letters, one of each of L or R, A or P, I or S: "RAS"'
+        yield Problem(
+            where,
+            f"`orientation` is {codes!r}",
+            'write it as three letters, one of each of L or R, A or P, I or S: "RAS"',
+        )
 
 
 def reoriented(image: MetaTensor, codes: str | None) -> MetaTensor:

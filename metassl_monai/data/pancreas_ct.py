@@ -19,7 +19,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .datalist import DatalistError
+from .problems import DatalistError
 from .split import Item, divide, hold_out, published_split
 
 __all__ = ["prepare_pancreas_ct"]

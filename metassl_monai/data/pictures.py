@@ -12,8 +12,9 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
+    from torch import Tensor
 
-__all__ = ["MAX_PIXELS", "first_channel", "is_picture", "large_pictures"]
+__all__ = ["MAX_PIXELS", "first_channel", "gray", "is_picture", "large_pictures"]
 
 MAX_PIXELS = 2**30
 """Pixels of the largest picture that is read without complaint, 3 GB in color; DigestPath has half of that."""
@@ -62,3 +63,20 @@ def first_channel(label: MetaTensor) -> MetaTensor:
         return label
     gray: MetaTensor = label[..., 0]  # type: ignore[assignment]
     return gray
+
+
+def gray(image: Tensor, label: Tensor) -> Tensor:
+    """Return one channel of an image to draw a label map on: the mean of colors, the first of several channels.
+
+    Args:
+        image: see :func:`metassl_monai.data.read_scan`.
+        label: of the image's spatial shape.
+
+    Example:
+        >>> import torch
+        >>> gray(torch.ones(4, 5, 3), torch.zeros(4, 5)).shape, gray(torch.ones(2, 4, 5, 6), torch.zeros(4, 5, 6)).shape
+        (torch.Size([4, 5]), torch.Size([4, 5, 6]))
+    """
+    if image.ndim == label.ndim:
+        return image
+    return image.mean(dim=-1) if image.shape[:-1] == label.shape else image[0]

@@ -19,8 +19,9 @@ from PIL import Image
 
 from .formats import is_nifti
 from .pictures import is_picture, large_pictures
+from .problems import Problem
 
-__all__ = ["memory_to_read", "read_to_end", "size_mistake"]
+__all__ = ["memory_to_read", "read_to_end", "size_problem"]
 
 BYTES_A_VOXEL = 16
 """What reading and checking take at their peak: the float32 copy, its masks and what is on its way."""
@@ -34,8 +35,8 @@ _SLACK = 1 << 20
 _REMEDY = "the header or the file is damaged: copy or export it again"
 
 
-def size_mistake(file: str) -> tuple[str, str] | None:
-    """Return cause and remedy where a header asks for more than the file can hold or the machine can read.
+def size_problem(file: str) -> Problem | None:
+    """Return what is wrong where a header asks for more than the file can hold or the machine can read.
 
     Args:
         file: of any format; of DICOM, whose slices are files, nothing is said.
@@ -51,13 +52,15 @@ def size_mistake(file: str) -> tuple[str, str] | None:
     packed = source.lower().endswith((".gz", ".mgz"))
     sizes = " x ".join(map(str, shape))
     if packed and held > size * DEFLATE:
-        return f"its header claims {sizes} voxels, {_said(held)}, which no {_said(size)} of gzip can hold", _REMEDY
+        cause = f"its header claims {sizes} voxels, {_said(held)}, which no {_said(size)} of gzip can hold"
+        return Problem(file, cause, _REMEDY)
     if source.lower().endswith((".nii", ".img", ".mgh")) and held > size:
-        return f"its header claims {sizes} voxels, {_said(held)}, and the file has {_said(size)}", _REMEDY
+        cause = f"its header claims {sizes} voxels, {_said(held)}, and the file has {_said(size)}"
+        return Problem(file, cause, _REMEDY)
     needed, there = math.prod(shape) * BYTES_A_VOXEL, _memory()
     if needed > there:
         cause = f"to read its {sizes} voxels takes about {_said(needed)} of memory, and this machine has {_said(there)}"
-        return cause, "export it again if the header is damaged, crop it, or use a larger machine"
+        return Problem(file, cause, "export it again if the header is damaged, crop it, or use a larger machine")
     return None
 
 

@@ -16,7 +16,7 @@ from metassl_monai.ignore import IGNORE
 __all__ = ["SliceDataset"]
 
 
-class SliceDataset(Dataset):
+class SliceDataset(Dataset[Any]):
     """Every slice of every volume, from volumes that are loaded and transformed once and kept in memory.
 
     Slices of which nobody annotated a voxel are left out: they are ``unannotated``, for the data set of the unlabeled
@@ -47,8 +47,8 @@ class SliceDataset(Dataset):
     def __init__(
         self,
         data: Sequence[Mapping[Hashable, Any]],
-        transform: Callable,
-        slice_transform: Callable | None = None,
+        transform: Callable[..., Any],
+        slice_transform: Callable[..., Any] | None = None,
         num_workers: int = 2,
         progress: bool = True,
         unannotated_of: SliceDataset | None = None,

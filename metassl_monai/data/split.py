@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from .datalist import DatalistError
+from .problems import DatalistError
 
 __all__ = ["Item", "divide", "hold_out", "published_split"]
 
@@ -85,7 +85,7 @@ def divide(
         >>> lists = divide({"train": ["a", "b"], "validation": [], "test": ["c"]}, {"b": [item]}, 1, 0, Path())
         Traceback (most recent call last):
             ...
-        metassl_monai.data.datalist.DatalistError: b_label.nrrd: the annotation of b is missing; add this file
+        metassl_monai.data.problems.DatalistError: b_label.nrrd: the annotation of b is missing; add this file
     """
     present = [name for name in split["train"] if cases.get(name)]
     chosen = _choose(split["train"] if seed == "published" else present, labeled, seed, root)

@@ -19,7 +19,7 @@ __all__ = ["TileDataset"]
 WHITE = 255
 
 
-class TileDataset(Dataset):
+class TileDataset(Dataset[Any]):
     """The tiles of every image that show tissue, cut once and kept in memory as bytes.
 
     Tiles lie side by side; the last one of a row or column is moved inward to end at the edge of the image, so that it
@@ -58,8 +58,8 @@ class TileDataset(Dataset):
     def __init__(
         self,
         data: Sequence[Mapping[Hashable, Any]],
-        transform: Callable,
-        tile_transform: Callable | None = None,
+        transform: Callable[..., Any],
+        tile_transform: Callable[..., Any] | None = None,
         tile_size: Sequence[int] = (256, 256),
         min_tissue: float = 0.1,
         white: int = 220,

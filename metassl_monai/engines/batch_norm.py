@@ -33,4 +33,5 @@ def synchronize_batch_norm(method: nn.Module, device: torch.device) -> nn.Module
     """
     if device.type != "cuda":
         raise ValueError(f"--sync_batch_norm True needs CUDA, and the device is {device}: leave it out.")
-    return nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    synchronized: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    return synchronized

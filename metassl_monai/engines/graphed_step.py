@@ -53,7 +53,8 @@ class GraphedStep:
         """Return what ``compute`` returns; from the fourth call on in memory that the next call overwrites."""
         self.calls += 1
         if self.calls <= _WARM_UP:
-            return self._beside(lambda: self.compute(batch, step))
+            outputs: tuple[dict[str, Tensor], Tensor, Tensor] = self._beside(lambda: self.compute(batch, step))
+            return outputs
         if self.graph is None:
             self._record(batch)
         for static, new in zip(self._tensors(self.batch), self._tensors(batch), strict=True):

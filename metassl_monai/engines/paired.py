@@ -43,7 +43,7 @@ class PairedDataLoader:
     """
 
     def __init__(
-        self, labeled: DataLoader, unlabeled: DataLoader | None, length: int, partial_labels: bool = False
+        self, labeled: DataLoader[Any], unlabeled: DataLoader[Any] | None, length: int, partial_labels: bool = False
     ) -> None:
         self.streams = {"labeled": labeled} if unlabeled is None else {"labeled": labeled, "unlabeled": unlabeled}
         for name, loader in self.streams.items():
@@ -71,7 +71,7 @@ class PairedDataLoader:
         for _ in range(self.length):
             yield {name: next(stream) for name, stream in streams.items()}
 
-    def _endless(self, loader: DataLoader) -> Iterator[Any]:
+    def _endless(self, loader: DataLoader[Any]) -> Iterator[Any]:
         for number in itertools.count():
             if isinstance(loader.sampler, DistributedSampler):
                 loader.sampler.set_epoch(self.epoch * _PASSES_PER_EPOCH + number)

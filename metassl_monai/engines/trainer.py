@@ -81,21 +81,17 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         self,
         device: str | torch.device,
         max_epochs: int,
-        train_data_loader: Iterable,
+        train_data_loader: Iterable[Any],
         method: nn.Module,
         optimizer: Optimizer,
-        prepare_batch: Callable = prepare_streams,
+        prepare_batch: Callable[..., Any] = prepare_streams,
         inferer: Inferer | None = None,
         compile: bool = False,
-        compile_kwargs: dict | None = None,
+        compile_kwargs: dict[str, Any] | None = None,
         cuda_graph: bool = False,
         **kwargs: Any,
     ) -> None:
-        if inferer is not None and not isinstance(inferer, SimpleInferer):
-            raise ValueError(
-                f"inferer={type(inferer).__name__} cannot be used in semi-supervised training: a method runs its "
-                "networks on whole patches. Use SimpleInferer here and the other one for validation and inference."
-            )
+        _require_simple(inferer)
         self.method = method
         self.unwrapped_method.partial_labels |= getattr(train_data_loader, "partial_labels", False)
         super().__init__(
@@ -146,7 +142,7 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         self.scaler.scale(loss).backward()  # type: ignore[union-attr]
         return {name: value.detach() for name, value in losses.items()}, prediction.detach(), loss.detach()
 
-    def _iteration(self, engine: Any, batchdata: Any) -> dict:
+    def _iteration(self, engine: Any, batchdata: Any) -> dict[str, Any]:
         batch = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         labeled = batch["labeled"]
         self.state.batch = batchdata["labeled"]
@@ -163,7 +159,8 @@ class SemiSupervisedTrainer(SupervisedTrainer):
         if self.state.iteration % self.state.epoch_length == 0:
             self._check_epoch()
         self.fire_event(IterationEvents.MODEL_COMPLETED)
-        return self.state.output
+        output: dict[str, Any] = self.state.output
+        return output
 
     def _compute(self, batch: Any) -> None:
         """Forward and backward."""
@@ -229,3 +226,11 @@ def compile_method(method: Method, **kwargs: Any) -> None:
             halves = [getattr(module, name) for name in ("encoder", "decoder") if hasattr(module, name)]
             for part in (module, *halves):
                 part.compile(**kwargs)
+
+
+def _require_simple(inferer: Inferer | None) -> None:
+    if inferer is not None and not isinstance(inferer, SimpleInferer):
+        raise ValueError(
+            f"inferer={type(inferer).__name__} cannot be used in semi-supervised training: a method runs its "
+            "networks on whole patches. Use SimpleInferer here and the other one for validation and inference."
+        )

@@ -38,7 +38,8 @@ def mistakes(content: Any) -> list[str]:
 
 def row_name(row: Mapping[str, Any]) -> str:
     """Return the name of a row: its own, or method and preset."""
-    return row.get("name", f"{row['method']}-{row['preset']}")
+    name: str = row.get("name", f"{row['method']}-{row['preset']}")
+    return name
 
 
 def _wrong_types(content: Any) -> Iterator[str]:

@@ -109,7 +109,8 @@ def _experiment(file: Path) -> str:
 
 
 def _definition(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
 
 
 def _runs(file: Path) -> list[Run]:

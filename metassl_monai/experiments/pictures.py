@@ -94,7 +94,7 @@ def _draw(runs: Sequence[_Run], dataset_dir: Path, count: int) -> Figure:
     drawn, *maps = zip(*planes, strict=True)
     columns = dict(zip(["annotation", *files], maps, strict=True))
     title = f"{cell.experiment}: {cell.labeled} labeled, subset {cell.subset}, seed {cell.seed}"
-    return methods_figure(drawn, columns, [item["case"] for item in items], title)
+    return methods_figure(drawn, columns, [item["case"] for item in items], title, content["labels"])
 
 
 def _first_cases(run: _Run, count: int) -> Path:

@@ -172,7 +172,8 @@ def _evaluate(cell: Cell, run: Path, dataset_dir: Path, network: Path, out: Path
     options = [*_where(run, dataset_dir, out), "--ckpt_path", str(network), "--split", cell.split]
     run_bundle("evaluating", [*_configs(cell, run), evaluate], options)
     table = out / f"evaluation_{cell.split}" / "metrics.json"
-    return json.loads(table.read_text(encoding="utf-8"))["cases"]
+    rows: list[dict[str, Any]] = json.loads(table.read_text(encoding="utf-8"))["cases"]
+    return rows
 
 
 @contextmanager

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from metassl_monai.files import atomic_write, nan_for_null, null_for_nan
+from metassl_monai.report.subjects import subject_means
 
 __all__ = ["Run", "mean_score", "read_run", "subject_scores", "write_run"]
 
@@ -47,11 +47,7 @@ def read_run(path: str | Path) -> Run:
 
 def subject_scores(run: Run, structure: str = "mean") -> dict[str, float]:
     """Return each subject's Dice, mean over its cases that have a value; subjects without any are left out."""
-    by_subject: dict[str, list[float]] = defaultdict(list)
-    for row in run["cases"]:
-        if row["structure"] == structure and not math.isnan(row["dice"]):
-            by_subject[row["subject"]].append(row["dice"])
-    return {subject: fmean(values) for subject, values in by_subject.items()}
+    return subject_means((row["subject"], row["dice"]) for row in run["cases"] if row["structure"] == structure)
 
 
 def mean_score(run: Run, structure: str = "mean") -> float:

@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from metassl_monai.report.comparison import Comparison, holm, paired_comparison, subject_differences
+from metassl_monai.report.subjects import subject_means, t_interval
 
 from .runs import Run, mean_score, subject_scores
 
@@ -44,7 +45,7 @@ def dice_table(rows: Mapping[str, Sequence[Run]], baselines: Sequence[str]) -> s
     for name, runs in rows.items():
         scores = [mean_score(run) for run in runs]
         dice = [_number(fmean(mean_score(run, structure) for run in runs)) for structure in structures]
-        intervals = (_interval(_subject_means(map(subject_scores, runs))), _interval(scores))
+        intervals = (_interval(_over_runs(map(subject_scores, runs))), _interval(scores))
         compared = [cell for found in differences for cell in _cells(found.get(name))]
         body.append([name, str(len(runs)), *dice, _number(fmean(scores)), *intervals, *compared])
     return _markdown(head, body)
@@ -94,7 +95,7 @@ def runs_table(runs: Sequence[Run]) -> str:
     return _markdown(head, body)
 
 
-def _order(run: Run) -> tuple:
+def _order(run: Run) -> tuple[Any, ...]:
     settings = run["settings"]
     ranks = {"plain": 0, "paper": 1}
     named = settings["row"] != f"{settings['method']}-{settings['preset']}"
@@ -122,7 +123,7 @@ def _comparisons(rows: Mapping[str, Sequence[Run]], baseline: str, compared: Seq
         own = baseline if baseline in rows else f"{runs[0]['settings']['method']}-{baseline}"
         differences = _differences(runs, rows.get(own, []))
         if differences and name not in (own, *of_row):
-            found[name] = paired_comparison(_subject_means(differences)), [fmean(each.values()) for each in differences]
+            found[name] = paired_comparison(_over_runs(differences)), [fmean(each.values()) for each in differences]
     adjusted = holm([comparison.p_wilcoxon for comparison, _ in found.values()])
     return {name: _Difference(*both, p) for (name, both), p in zip(found.items(), adjusted, strict=True)}
 
@@ -134,12 +135,9 @@ def _differences(runs: Sequence[Run], baselines: Sequence[Run]) -> list[dict[str
     return [subject_differences(run["cases"], counterparts[_draw(run)], "dice") for run in shared]
 
 
-def _subject_means(differences: Iterable[Mapping[str, float]]) -> list[float]:
-    by_subject: dict[str, list[float]] = defaultdict(list)
-    for each in differences:
-        for subject, difference in each.items():
-            by_subject[subject].append(difference)
-    return [fmean(values) for values in by_subject.values()]
+def _over_runs(runs: Iterable[Mapping[str, float]]) -> list[float]:
+    """Mean of each subject over the runs."""
+    return [*subject_means(item for of_run in runs for item in of_run.items()).values()]
 
 
 def _draw(run: Run) -> tuple[str, int]:
@@ -157,8 +155,8 @@ def _cells(difference: _Difference | None) -> list[str]:
 def _interval(values: Sequence[float]) -> str:
     if len(values) < 2:
         return ""
-    comparison = paired_comparison(values)  # the interval of a mean: of its difference from 0
-    return f"[{comparison.low:.3f}, {comparison.high:.3f}]"
+    low, high = t_interval(values)
+    return f"[{low:.3f}, {high:.3f}]"
 
 
 def _last(run: Run, pattern: str) -> list[float]:

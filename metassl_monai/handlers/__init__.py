@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .attached import attach_tables, attach_to_run
 from .average_network import AverageNetwork
 from .case_table import CaseTable
 from .checkpoint import TrainingCheckpoint
@@ -12,11 +13,13 @@ from .kept_network import BestNetwork, LastNetwork
 from .pictures import TrainingCurves, TrainingPictures
 from .progress import RunProgress
 from .region_pictures import RegionPictures
+from .run_facts import run_facts
 from .saved_config import SavedConfig
 from .seed import SeedEachEpoch
 from .statistics import TrainingStatistics
 from .subject_dice import SubjectDice
 from .tracking import SafeMLFlowHandler
+from .validation_pictures import ValidationPictures
 
 __all__ = [
     "AverageNetwork",
@@ -35,4 +38,8 @@ __all__ = [
     "TrainingCurves",
     "TrainingPictures",
     "TrainingStatistics",
+    "ValidationPictures",
+    "attach_tables",
+    "attach_to_run",
+    "run_facts",
 ]

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 
 from metassl_monai.metrics import label_map, segmentation_metrics
 from metassl_monai.report import case_rows, write_case_table
 
-from .ranks import is_first_rank
+from .attached import attach_tables
+from .ranks import is_distributed, is_first_rank, of_all_ranks
 
 __all__ = ["CaseTable"]
 
@@ -24,7 +24,8 @@ class CaseTable:
     The engine's postprocessing must leave ``pred`` and ``label`` as MetaTensors in the geometry of the file, one-hot
     ``(C, *spatial)`` or class indices ``(1, *spatial)``, in which labels may hold
     :data:`~metassl_monai.ignore.IGNORE`; the items of its data set name their ``case`` and ``subject``. Of a
-    distributed evaluation the first process writes the cases of all, each case once.
+    distributed evaluation the first process writes the cases of all, each case once. Where the folder lies in that of a
+    tracked training, its MLflow run gets the tables.
 
     Args:
         directory: where ``cases.csv`` and ``metrics.json`` are written.
@@ -57,12 +58,11 @@ class CaseTable:
         rows = self._of_all_ranks()
         if is_first_rank():
             write_case_table(rows, self.directory)
+            attach_tables(self.directory)
 
     def _of_all_ranks(self) -> list[dict[str, Any]]:
-        if not (dist.is_available() and dist.is_initialized()):
+        if not is_distributed():
             return self.rows
-        by_rank: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(by_rank, self.rows)
         # samplers repeat cases where they do not divide evenly
-        by_key = {(row["case"], row["structure"]): row for rows in by_rank for row in rows}
+        by_key = {(row["case"], row["structure"]): row for rows in of_all_ranks(self.rows) for row in rows}
         return [by_key[key] for key in sorted(by_key, key=lambda key: key[0])]

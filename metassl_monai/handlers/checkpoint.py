@@ -203,4 +203,5 @@ class TrainingCheckpoint:
 
 def _plain(value: Any) -> int | float:
     """A number that ``torch.load(weights_only=True)`` accepts: metrics come as NumPy scalars or tensors."""
-    return value.item() if hasattr(value, "item") else value
+    metric: int | float = value.item() if hasattr(value, "item") else value
+    return metric

@@ -21,6 +21,9 @@ from .nonfatal import nonfatal
 __all__ = ["TrainingCurves", "TrainingPictures"]
 
 _CURVES = {
+    "losses": ("loss", "losses, as they enter the total", "loss"),
+    "validation_dice": ("val_*dice", "Dice of the validation cases", "Dice"),
+    "learning_rate": ("learning_rate", "learning rate at the end of the epoch", "learning rate"),
     "counts": ("pixels", "voxels of each region a step; UC and US: foreground", "voxels"),
     "accuracy": ("hidden/*/accuracy", "voxels whose reference is right, by region", "fraction"),
     "pseudo_labels": ("hidden/*/dice", "pseudo-labels against hidden labels", "Dice"),
@@ -38,12 +41,20 @@ class TrainingPictures:
         directory: where ``epoch_<n>.png`` is written.
         interval: epochs between two pictures; the last epoch is always drawn.
         samples: number of samples in a picture.
+        labels: name of each class value, for a legend.
     """
 
-    def __init__(self, directory: str | Path, interval: int = 1, samples: int = 3) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        interval: int = 1,
+        samples: int = 3,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = Path(directory)
         self.interval = interval
         self.samples = samples
+        self.labels = labels
 
     def attach(self, engine: Engine) -> None:
         """Register on ``EPOCH_COMPLETED``."""
@@ -69,6 +80,7 @@ class TrainingPictures:
             None if regions is None else [middle_plane(regions[i, 0]) for i in range(len(output))],
             title=f"labeled training samples, epoch {epoch}",
             truth_name="annotation",
+            labels=self.labels,
         )
         write_figure(figure, self.directory / f"epoch_{epoch:04d}.png")
 
@@ -76,17 +88,20 @@ class TrainingPictures:
 class TrainingCurves:
     """Draw the history of a training when it ends.
 
-    Where it holds such metrics: ``counts.png`` and ``thresholds.png`` from :class:`TrainingStatistics`,
-    ``accuracy.png`` and ``pseudo_labels.png`` from :class:`HiddenLabels`.
+    Where it holds such metrics: ``losses.png``, ``learning_rate.png``, ``counts.png`` and ``thresholds.png`` from
+    :class:`TrainingStatistics`, ``validation_dice.png``, ``accuracy.png`` and ``pseudo_labels.png`` from
+    :class:`HiddenLabels`.
 
     Args:
         history: the file that :class:`History` writes; give this handler after that one.
         directory: where the figures are written.
+        labels: name of each class value, for curves by class.
     """
 
-    def __init__(self, history: str | Path, directory: str | Path) -> None:
+    def __init__(self, history: str | Path, directory: str | Path, labels: Mapping[str, str] | None = None) -> None:
         self.history = Path(history)
         self.directory = Path(directory)
+        self.labels = labels
 
     def attach(self, engine: Engine) -> None:
         """Register on ``COMPLETED``."""
@@ -98,7 +113,8 @@ class TrainingCurves:
             history = read_history(self.history)
             for name, (prefix, title, ylabel) in _CURVES.items():
                 if any(fnmatchcase(metric, f"{prefix}*") for metric in history):
-                    write_figure(history_figure(history, prefix, title, ylabel), self.directory / f"{name}.png")
+                    figure = history_figure(history, prefix, title, ylabel, self.labels)
+                    write_figure(figure, self.directory / f"{name}.png")
 
 
 def _labeled_regions(method: Any) -> Tensor | None:

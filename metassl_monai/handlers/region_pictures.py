@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,12 +44,20 @@ class RegionPictures:
         directory: where the pictures are written.
         interval: epochs between two pictures; the last epoch is always drawn.
         samples: number of samples in a picture.
+        labels: name of each class value, for a legend.
     """
 
-    def __init__(self, directory: str | Path, interval: int = 1, samples: int = 3) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        interval: int = 1,
+        samples: int = 3,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = Path(directory)
         self.interval = interval
         self.samples = samples
+        self.labels = labels
         self.course: list[tuple[str, _Row]] = []
         self.calls = 0
         self.stride = 1
@@ -89,6 +97,7 @@ class RegionPictures:
             maps or None,
             names,
             title,
+            labels=self.labels,
         )
         write_figure(figure, self.directory / file)
 

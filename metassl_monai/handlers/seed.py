@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.data import set_rnd
 from monai.utils import set_determinism
+
+from .ranks import rank
 
 __all__ = ["SeedEachEpoch"]
 
@@ -42,8 +43,7 @@ class SeedEachEpoch:
 
     def __call__(self, engine: Any) -> None:
         """Reseed everything for the epoch that starts."""
-        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-        seed = self.seed + engine.state.epoch + rank * _SEEDS_PER_RANK
+        seed = self.seed + engine.state.epoch + rank() * _SEEDS_PER_RANK
         set_determinism(seed=seed)
         self.data_loader.set_epoch(engine.state.epoch)
         for loader in self.data_loader.streams.values():

@@ -18,6 +18,7 @@ class TrainingStatistics:
     """Put the epoch's means into ``engine.state.metrics``, where every MONAI logger finds them.
 
     * ``loss`` and ``loss/<stream>/<pair>``: means over the epoch, as the terms enter the total.
+    * ``learning_rate``: that of the first parameters at the end of the epoch.
     * ``regions/<stream>/<pair>/<UC|US|DC|DS>``: fraction of the voxels in each region, where the loss has regions.
     * ``pixels/<stream>/<pair>/<UC|US|DC|DS>``: mean number of voxels a step (MetaSSL, Fig. 9): of UC and US those that
       the reference does not call background, which would drown the others, of DC and DS all.
@@ -58,6 +59,7 @@ class TrainingStatistics:
         losses = {key: value for key, value in self.sums.items() if key.startswith("loss/")}
         metrics.update({key: value.item() / engine.state.epoch_length for key, value in losses.items()})
         metrics["loss"] = sum(metrics[key] for key in losses)
+        metrics["learning_rate"] = float(engine.optimizer.param_groups[0]["lr"])
         for name, loss in engine.unwrapped_method.named_losses():
             if f"regions/{name}" in self.sums:
                 metrics.update(self._region_metrics(name, engine.state.epoch_length))

@@ -8,13 +8,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch.distributed as dist
 from ignite.engine import Engine
 from ignite.metrics import Metric
 from torch import Tensor
 
 from metassl_monai.metrics import dice_by_structure, label_map
 from metassl_monai.report import case_rows, summarize
+
+from .ranks import of_all_ranks
 
 __all__ = ["SubjectDice"]
 
@@ -64,7 +65,7 @@ class SubjectDice(Metric):
 
     def compute(self) -> dict[str, float]:
         """Return the Dice of each structure, and their ``"mean"``."""
-        cases = _of_all_ranks(self._cases)
+        cases = [case for cases in of_all_ranks(self._cases) for case in cases]
         rows = []
         for number, (subject, metrics) in enumerate(cases):
             rows += case_rows(str(number), subject or f"case {number}", metrics)
@@ -82,11 +83,3 @@ class SubjectDice(Metric):
         if math.isnan(mean):
             _logger.warning("%s is NaN, since no case has any structure: it can choose no network", name)
         engine.state.metrics |= {f"val_dice/{key.replace(' ', '_')}": value for key, value in dice.items()}
-
-
-def _of_all_ranks(cases: list[Any]) -> list[Any]:
-    if not (dist.is_available() and dist.is_initialized()):
-        return cases
-    gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, cases)
-    return [case for rank in gathered for case in rank]

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import torch.distributed as dist
 from ignite.engine import Engine, Events
+
+from .ranks import is_distributed
 
 __all__ = ["stop_at_safe_points"]
 
@@ -30,8 +31,7 @@ def stop_at_safe_points(*engines: Engine, tell: Callable[[], str] | None = None)
         engines: the engines, such as a trainer and its validator.
         tell: returns what to print on standard error when it has stopped, such as where to go on.
     """
-    alone = not (dist.is_available() and dist.is_initialized())
-    if not alone or threading.current_thread() is not threading.main_thread():
+    if is_distributed() or threading.current_thread() is not threading.main_thread():
         return
     stop = _Stop(tell)
     for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):  # Windows has no SIGHUP

@@ -12,10 +12,23 @@ from typing import Any, NoReturn
 
 from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler
-from monai.utils import path_to_sqlite_uri
+from monai.utils import flatten_dict, path_to_sqlite_uri
+from PIL import Image
 
+from .attached import set_time_limits
 from .checkpoint import SAVING
+from .run_facts import data_fingerprints, run_facts
 from .termination import stop_at_safe_points
+from .tracked_facts import (
+    LONGEST_NAME,
+    accepted,
+    accepted_text,
+    data_inputs,
+    description,
+    first_section,
+    pictures_of,
+    system_monitor,
+)
 from .tracked_run import TrackedRun, opening
 
 __all__ = ["SafeMLFlowHandler"]
@@ -35,9 +48,14 @@ class SafeMLFlowHandler(MLFlowHandler):
     two minutes would hold the training up. A server that has failed is not asked again within ten minutes, so that the
     handlers of trainer and validator do not both wait for it. Processes that open one SQLite file wait for each other.
 
-    With ``close_on_complete`` a run that ends by an exception is marked as failed, and one that is interrupted or
-    terminated as killed. An epoch is sent before its checkpoint is written, since a training that is killed in between
-    would not do it again.
+    Names are written as MLflow takes them. Pictures of an epoch in folders of ``artifacts``, ``<name>_<epoch>.png``,
+    are sent with their step. The load of the machine is sent where the environment asks for it by MLflow's own
+    ``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=true``.
+
+    With ``close_on_complete`` the run gets what it runs with and on, see :func:`run_facts`, as parameters, its cases as
+    data sets, and a description that begins with the validation. It is marked as failed when it ends by an exception,
+    and as killed when it is interrupted or terminated. An epoch is sent before its checkpoint is written, since a
+    training that is killed in between would not do it again.
 
     Args:
         run_file: JSON file that remembers the run, beside the checkpoint; ``None`` remembers nothing.
@@ -46,14 +64,20 @@ class SafeMLFlowHandler(MLFlowHandler):
     """
 
     def __init__(self, run_file: str | Path | None = None, resume: bool = False, **kwargs: Any) -> None:
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        set_time_limits()
         self.failed = False
         self.repeating = False
         self.sent: int | None = None
         self.place = ""
         self.remembered = TrackedRun(run_file) if run_file is not None else None
         self.resume = resume
+        self.monitor: Any = None
+        self.facts: dict[str, Any] = {}
+        kwargs |= {
+            name: str(kwargs[name])[:LONGEST_NAME]
+            for name in ("run_name", "experiment_name")
+            if kwargs.get(name) is not None
+        }
         if self.remembered is not None and resume:
             kwargs["tracking_uri"] = self.remembered.place(kwargs.get("tracking_uri"))
         self._guard(self._open, kwargs)
@@ -101,9 +125,14 @@ class SafeMLFlowHandler(MLFlowHandler):
     def complete(self) -> None:
         """Send the artifacts."""
         self._guard(super().complete)
+        if self.close_on_complete:
+            self._guard(self._send_description)
 
     def close(self) -> None:
         """Close the run."""
+        if self.monitor is not None:
+            self._guard(self.monitor.finish)
+            self.monitor = None
         self._guard(super().close)
 
     def end_early(self, engine: Engine, error: BaseException) -> NoReturn:
@@ -118,12 +147,40 @@ class SafeMLFlowHandler(MLFlowHandler):
         super().start(engine)
         if self.close_on_complete:
             stop_at_safe_points(engine)
+            self._send_facts(engine)
+
+    def _send_facts(self, engine: Engine) -> None:
+        from mlflow.tracking.context.registry import resolve_tags
+
+        run: Any = self.cur_run
+        known = run.inputs.dataset_inputs if run.inputs else []
+        self.facts = run_facts(engine)
+        new = dict(self.facts)
+        self._delete_exist_param_in_dict(new)
+        self._log_params(new)
+        for name, value in {**resolve_tags(), "mlflow.source.git.commit": new.get("git_commit", "")}.items():
+            if value:
+                self.client.set_tag(run.info.run_id, name, value)
+        if not known:
+            self.client.log_inputs(run.info.run_id, datasets=data_inputs(data_fingerprints(engine)))
+        self.monitor = system_monitor(run.info.run_id, self.place, self.resume)
+
+    def _send_description(self) -> None:
+        if self.cur_run is not None:
+            run = self.client.get_run(self.cur_run.info.run_id)
+            scores = {name: value for name, value in run.data.metrics.items() if name.startswith("val_")}
+            note = accepted_text(description(self.facts, dict(sorted(scores.items(), reverse=True))))
+            self.client.set_tag(run.info.run_id, "mlflow.note.content", note)
 
     def _log_params(self, params: dict[str, Any]) -> None:
         """Remember the run first: the start logs parameters as soon as it has one."""
         if self.remembered is not None:
             self.remembered.write(self.place, self.cur_run.info.run_id)  # type: ignore[attr-defined]
-        super()._log_params(params)
+        super()._log_params({accepted(name): accepted_text(value) for name, value in params.items()})
+
+    def _log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        named = {accepted(name): value for name, value in flatten_dict(metrics).items()}
+        super()._log_metrics({**first_section(named), **named}, step)
 
     def _close_left_open(self, engine: Engine) -> None:
         """Take the run of a training that was killed when its last epoch was done; a finished one is left alone."""
@@ -148,12 +205,20 @@ class SafeMLFlowHandler(MLFlowHandler):
 
     def _set_experiment(self) -> None:
         with opening(self.place):
-            super()._set_experiment()
+            parent: Any = super()
+            parent._set_experiment()
 
     def _epoch_completed(self, engine: Engine) -> None:
         self.repeating = self.repeating and self._has(engine.state.epoch, engine.state.metrics)
         if self.cur_run is not None and not self.repeating:
             super().epoch_completed(engine)
+            self._send_pictures(engine.state.epoch)
+
+    def _send_pictures(self, epoch: int) -> None:
+        run: Any = self.cur_run
+        for name, file in pictures_of(self.artifacts, epoch).items():
+            with Image.open(file) as picture:
+                self.client.log_image(run.info.run_id, picture.convert("RGB"), key=name, step=epoch)
 
     def _has(self, epoch: int, metrics: dict[str, Any]) -> bool:
         known: Any = self.cur_run
@@ -168,7 +233,7 @@ class SafeMLFlowHandler(MLFlowHandler):
             if path and os.path.isfile(path):
                 self.client.log_artifact(run.info.run_id, path)
 
-    def _guard(self, call: Callable, *args: Any, **kwargs: Any) -> None:
+    def _guard(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         if self.failed:
             return
         try:

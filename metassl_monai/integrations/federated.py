@@ -27,9 +27,9 @@ class MethodAlgo(MonaiAlgo):
     Takes the arguments of ``monai.fl.client.MonaiAlgo``.
     """
 
-    def initialize(self, extra: dict | None = None) -> None:
+    def initialize(self, extra: dict[str, Any] | None = None) -> None:
         """Prepare as ``MonaiAlgo`` does, and let the trainer show all networks."""
-        super().initialize(extra)
+        super().initialize(extra)  # type: ignore[no-untyped-call]
         trainer: Any = self.trainer
         if trainer is not None:
             trainer.network = exchanged_networks(trainer.unwrapped_method)

@@ -11,7 +11,7 @@ from typing import Any
 from monai.utils import optional_import
 
 from metassl_monai.data import write_datalist
-from metassl_monai.data.datalist import LISTS
+from metassl_monai.data.datalist_structure import LISTS
 
 __all__ = ["SemiSupervisedTrainTask", "studies_datalist"]
 

@@ -13,6 +13,7 @@ from .presets import PRESETS, metassl_losses
 from .rectified import UncertaintyRectifiedLoss
 from .region_accuracy import RegionAccuracyWeights
 from .regions import Quadripartition, Region
+from .released import ReleasedLabeledLoss, ReleasedUnlabeledLoss
 from .reliable import ReliablePseudoLabelLoss
 from .rival_thresholds import FlexMatchThreshold, FreeMatchThreshold
 from .sharpened import SharpenedMSELoss
@@ -43,6 +44,8 @@ __all__ = [
     "Region",
     "RegionAccuracyWeights",
     "RegionWeights",
+    "ReleasedLabeledLoss",
+    "ReleasedUnlabeledLoss",
     "ReliablePseudoLabelLoss",
     "SharpenedMSELoss",
     "SoftmaxMSELoss",

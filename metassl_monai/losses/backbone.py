@@ -6,9 +6,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from .confidences import at_least_float, label_probability, sum_dtype
+from .confidences import label_probability
 from .cross_entropy_dice import cross_entropy_and_dice, weighted_cross_entropy
 from .functional import hard_label, masked_mean, mean_weight
+from .precision import at_least_float, sum_dtype
 from .shapes import check_shapes
 
 __all__ = ["CrossEntropyDiceLoss", "KLDivergenceLoss", "PseudoLabelDiceLoss", "PseudoLabelLoss", "SoftmaxMSELoss"]
@@ -101,7 +102,8 @@ class PseudoLabelDiceLoss(_Loss):
     ) -> Tensor:
         """Compute the loss; arguments and result as in :class:`MetaSSLUnlabeledLoss`."""
         check_shapes(input, reference=reference, label=label, mask=mask)
-        return self.loss(input, hard_label(reference, label), mask=mask)
+        loss: Tensor = self.loss(input, hard_label(reference, label), mask=mask)
+        return loss
 
 
 class KLDivergenceLoss(_Loss):

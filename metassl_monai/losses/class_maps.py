@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .confidences import at_least_float
+from .precision import at_least_float
 
 __all__ = ["class_sums", "histogram", "likeliest_class", "look_up"]
 

@@ -4,21 +4,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["CONFIDENCES", "label_probability", "mean_absolute_deviation", "standard_deviation", "variance"]
+from .precision import at_least_float
+
+__all__ = [
+    "CONFIDENCES",
+    "Confidence",
+    "confidence",
+    "label_probability",
+    "mean_absolute_deviation",
+    "standard_deviation",
+    "variance",
+]
+
+Confidence: TypeAlias = Literal["probability", "mad", "variance", "std"]
 
 
-def at_least_float(x: Tensor) -> Tensor:
-    """Half precision is too coarse for sums over voxels: compute in float32, or in float64 where that comes in."""
-    return x.to(sum_dtype(x))
-
-
-def sum_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of :func:`at_least_float`."""
-    return torch.float32 if x.element_size() < 4 else x.dtype
+@torch.no_grad()
+def confidence(logits: Tensor) -> Tensor:
+    """Largest probability of each voxel, ``(B, 1, *spatial)``, without gradient."""
+    return at_least_float(logits).softmax(dim=1).amax(dim=1, keepdim=True)
 
 
 def label_probability(logits: Tensor, label: Tensor) -> Tensor:
@@ -53,7 +62,7 @@ def mean_absolute_deviation(logits: Tensor, label: Tensor) -> Tensor:
     return (p - 1 / classes).abs().sum(dim=1, keepdim=True) * (classes / (2 * (classes - 1)))
 
 
-CONFIDENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+CONFIDENCES: dict[Confidence, Callable[[Tensor, Tensor], Tensor]] = {
     "probability": label_probability,
     "mad": mean_absolute_deviation,
     "variance": variance,

@@ -8,7 +8,7 @@ from math import log
 import torch
 from torch import Tensor
 
-from .confidences import at_least_float
+from .precision import at_least_float
 
 __all__ = ["label_distance", "uniform_divergence"]
 

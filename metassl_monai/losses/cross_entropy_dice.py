@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from .class_maps import look_up
-from .confidences import at_least_float
 from .functional import DICE_SMOOTH, cross_entropy_map, soft_dice
+from .precision import at_least_float
 
 __all__ = ["cross_entropy_and_dice", "weighted_cross_entropy"]
 
@@ -36,7 +36,9 @@ def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Te
     """
     if torch.compiler.is_compiling():
         return (weight * cross_entropy_map(logits, target)).sum()
-    return _CrossEntropyDice.apply(at_least_float(logits), target.long(), weight, None, False, None)[0]
+    fused: Any = _CrossEntropyDice
+    loss: Tensor = fused.apply(at_least_float(logits), target.long(), weight, None, False, None)[0]
+    return loss
 
 
 def cross_entropy_and_dice(
@@ -52,7 +54,9 @@ def cross_entropy_and_dice(
         dice = soft_dice(logits, target, dice_weight, squared, include_background)
         return (weight * cross_entropy_map(logits, target)).sum(), dice
     inputs = at_least_float(logits), target.long(), weight, dice_weight
-    return _CrossEntropyDice.apply(*inputs, squared, include_background)
+    fused: Any = _CrossEntropyDice
+    parts: tuple[Tensor, Tensor] = fused.apply(*inputs, squared, include_background)
+    return parts
 
 
 class _CrossEntropyDice(torch.autograd.Function):

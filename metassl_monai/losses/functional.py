@@ -3,14 +3,26 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from .class_maps import class_sums, likeliest_class
-from .confidences import at_least_float
+from .precision import at_least_float
 
-__all__ = ["cross_entropy_map", "hard_label", "masked_mean", "soft_dice"]
+__all__ = [
+    "cross_entropy_map",
+    "hard_label",
+    "log_mean_probabilities",
+    "masked_mean",
+    "normalized_entropy",
+    "soft_dice",
+    "sum_over_ranks",
+]
 
 # Small enough to vanish beside one voxel, large enough for float32 (SSL4MIS and MONAI use the same).
 DICE_SMOOTH = 1e-5
@@ -35,6 +47,26 @@ def hard_label(logits: Tensor, label: Tensor | None) -> Tensor:
     return (likeliest_class(logits.detach()) if label is None else label).long()
 
 
+def log_mean_probabilities(predictions: Sequence[Tensor]) -> Tensor:
+    """Logits whose softmax is the mean of the probabilities of several predictions.
+
+    Args:
+        predictions: logits, each ``(B, C, *spatial)``.
+
+    Returns:
+        The logarithm of the mean, up to a constant, ``(B, C, *spatial)``.
+
+    Example::
+
+        >>> import torch
+        >>> from metassl_monai.losses.functional import log_mean_probabilities
+        >>> predictions = [torch.tensor([[[p], [1 - p]]]).log() for p in (0.2, 0.4)]
+        >>> round(log_mean_probabilities(predictions).softmax(dim=1)[0, 0].item(), 4)
+        0.3
+    """
+    return torch.stack([logits.log_softmax(dim=1) for logits in predictions]).logsumexp(dim=0)
+
+
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of ``values`` where ``mask`` is non-zero; 0 where it is zero everywhere."""
     if mask is None:
@@ -49,6 +81,29 @@ def mean_weight(like: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor
         return torch.full((1,) * like.ndim, 1 / like.numel(), dtype=dtype, device=like.device).expand(like.shape)
     inside = (mask != 0).to(dtype)
     return inside / inside.sum().clamp_min(1)
+
+
+def normalized_entropy(logits: Tensor) -> Tensor:
+    """``-sum_c p_c ln p_c / ln C``: 0 where one class has all probability, 1 where all are alike.
+
+    The division makes limits that papers state for two classes, in parts of the largest entropy ln 2, hold for any
+    number of classes.
+
+    Args:
+        logits: ``(B, C, *spatial)``, with ``C > 1``. Carries gradient.
+
+    Returns:
+        ``(B, 1, *spatial)``, at least float32.
+
+    Example::
+
+        >>> import torch
+        >>> from metassl_monai.losses.functional import normalized_entropy
+        >>> normalized_entropy(torch.zeros(1, 4, 1, 1)).item()
+        1.0
+    """
+    log_p = at_least_float(logits).log_softmax(dim=1)
+    return -(log_p.exp() * log_p).sum(dim=1, keepdim=True) / math.log(logits.shape[1])
 
 
 def soft_dice(
@@ -81,3 +136,10 @@ def soft_dice(
     intersection, size = class_sums(hit, target, p.shape[1]), class_sums(weight, target, p.shape[1])
     dice = (2 * intersection + DICE_SMOOTH) / (size + denominator_p + DICE_SMOOTH)
     return 1 - (dice if include_background else dice[1:]).mean()
+
+
+def sum_over_ranks(statistics: Tensor) -> Tensor:
+    """Sum over all processes of a distributed run, so that all hold the same state; in place."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(statistics)
+    return statistics

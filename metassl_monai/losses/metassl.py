@@ -6,16 +6,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .confidences import sum_dtype
+from .confidences import Confidence
 from .cross_entropy_dice import cross_entropy_and_dice, weighted_cross_entropy
 from .functional import hard_label
+from .normalization import Normalization
+from .precision import sum_dtype
 from .region_accuracy import RegionAccuracyWeights
 from .region_weighted import RegionWeightedLoss, weight_map
-from .regions import Region
+from .regions import Mode, Quadripartition, Region
 from .shapes import check_shapes
-from .weights import LABELED_ORDER, UNLABELED_ORDER
+from .thresholds import AdaptiveThreshold, Threshold
+from .weights import LABELED_ORDER, UNLABELED_ORDER, Phi, chosen_weights
 
 __all__ = ["MetaSSLLabeledLoss", "MetaSSLUnlabeledLoss"]
 
@@ -39,11 +42,8 @@ class MetaSSLUnlabeledLoss(RegionWeightedLoss):
         confidence: see :class:`Quadripartition`.
         mode: see :class:`Quadripartition`.
         weights: weights of UC, US, DC and DS as they are, instead of ``delta``, ``beta``, ``phi`` and ``order``.
-        unanimous: with ``normalization="region"``, ``"split"`` takes the means of UC over the voxels that the reference
-            calls background and over the others, apart, so that the background does not drown them. ``"released"``
-            counts the background's twice and the others' not at all, a slip of the authors' 2D release.
         accuracies: measured weights of each region and class, instead of ``weights`` and what those replace. They stay
-            at 1 unless a :class:`MetaSSLLabeledLoss` measures them (its ``accuracies_of``).
+            at 1 unless :meth:`measure` sees labeled images, as a :class:`~metassl_monai.methods.Method` has it do.
 
     Attributes:
         regions: :class:`Region` of every voxel in the last call, ``(B, 1, *spatial)`` uint8, detached.
@@ -69,27 +69,28 @@ class MetaSSLUnlabeledLoss(RegionWeightedLoss):
         num_classes: int,
         delta: float = 0.6,
         beta: float = 3.0,
-        threshold: nn.Module | None = None,
+        threshold: Threshold | None = None,
         scale: float = 1.0,
-        normalization: str = "total",
-        phi: str = "gaussian",
+        normalization: Normalization = "total",
+        phi: Phi = "gaussian",
         order: Sequence[Region] = UNLABELED_ORDER,
-        confidence: str = "probability",
-        mode: str = "quad",
+        confidence: Confidence = "probability",
+        mode: Mode = "quad",
         weights: Sequence[float] | None = None,
-        unanimous: str = "joint",
         accuracies: RegionAccuracyWeights | None = None,
     ) -> None:
-        super().__init__(
-            num_classes, delta, beta, threshold, scale, normalization, phi, order, confidence, mode, weights, unanimous
-        )
-        if accuracies is None:
-            return
-        if accuracies.num_classes != num_classes:
-            raise ValueError(f"the accuracies have {accuracies.num_classes} classes and num_classes is {num_classes}.")
-        if normalization != "total":
-            raise ValueError(f"normalization={normalization!r}: accuracies are weights of voxels and need 'total'.")
-        self.region_weights = accuracies
+        if accuracies is not None:
+            _check_accuracies(accuracies, num_classes, normalization)
+        threshold = AdaptiveThreshold(num_classes) if threshold is None else threshold
+        partition = Quadripartition(num_classes, threshold, confidence, mode)
+        chosen = chosen_weights(mode, delta, beta, phi, order, weights)
+        region_weights = chosen if accuracies is None else accuracies
+        super().__init__(partition=partition, region_weights=region_weights, scale=scale, normalization=normalization)
+
+    @property
+    def measures(self) -> bool:
+        """Whether :meth:`measure` is of use: the weights are measured."""
+        return isinstance(self.region_weights, RegionAccuracyWeights)
 
     def forward(
         self, input: Tensor, reference: Tensor, label: Tensor | None = None, mask: Tensor | None = None
@@ -133,11 +134,8 @@ class MetaSSLUnlabeledLoss(RegionWeightedLoss):
         if not isinstance(self.region_weights, RegionAccuracyWeights):
             raise ValueError("this loss measures nothing: build it with accuracies=RegionAccuracyWeights(num_classes).")
         label = hard_label(reference, label)
-        threshold = self.partition.threshold
-        training = threshold.training
-        threshold.eval()  # the thresholds follow the unlabeled images alone
-        regions = self.partition(reference, hard_label(input, None), label, mask)
-        threshold.train(training)
+        # read, since the thresholds follow the unlabeled images alone
+        regions = self.partition.read(reference, hard_label(input, None), label)
         self.region_weights.update(regions, label, label == target, mask)
 
 
@@ -148,9 +146,7 @@ class MetaSSLLabeledLoss(RegionWeightedLoss):
     them. Cross-entropy and Dice share one weight map and are added without a factor 1/2. Only ``input`` receives
     gradient. Where a single network is trained, pass its own logits as the reference.
 
-    ``L = base + scale * (cross-entropy + dice)``. The authors' release has another form, which the last five arguments
-    spell out: regions from the confidence of the trained network itself and its agreement with its partner, no
-    weighted Dice, all of it ramped, and added to a plain supervised loss.
+    ``L = scale * (cross-entropy + dice)``. The form of the authors' release is :class:`ReleasedLabeledLoss`.
 
     Args:
         num_classes: number of classes ``C``, background included.
@@ -164,14 +160,6 @@ class MetaSSLLabeledLoss(RegionWeightedLoss):
         confidence: see :class:`Quadripartition`.
         mode: see :class:`Quadripartition`.
         weights: see :class:`MetaSSLUnlabeledLoss`.
-        unanimous: see :class:`MetaSSLUnlabeledLoss`.
-        judge: whose confidence and label make the regions: the ``"reference"``'s, or the ``input``'s own (``"self"``).
-        discrepancy: what the judge's label is compared with: the ``"annotation"``, or the label of the other one of
-            input and reference (``"pair"``).
-        dice: add the weighted Dice.
-        ramped: multiply the weighted part by the ramp.
-        base: a plain loss beside it, called as ``base(input, target, mask=mask)``.
-        accuracies_of: unlabeled loss whose :class:`RegionAccuracyWeights` each call in training mode updates.
 
     Attributes:
         regions: :class:`Region` of every voxel in the last call, ``(B, 1, *spatial)`` uint8, detached.
@@ -195,37 +183,22 @@ class MetaSSLLabeledLoss(RegionWeightedLoss):
         num_classes: int,
         delta: float = 0.3,
         beta: float = 3.0,
-        threshold: nn.Module | None = None,
+        threshold: Threshold | None = None,
         scale: float = 1.0,
-        normalization: str = "total",
-        phi: str = "gaussian",
+        normalization: Normalization = "total",
+        phi: Phi = "gaussian",
         order: Sequence[Region] = LABELED_ORDER,
-        confidence: str = "probability",
-        mode: str = "quad",
+        confidence: Confidence = "probability",
+        mode: Mode = "quad",
         weights: Sequence[float] | None = None,
-        unanimous: str = "joint",
-        judge: str = "reference",
-        discrepancy: str = "annotation",
-        dice: bool = True,
-        ramped: bool = False,
-        base: nn.Module | None = None,
-        accuracies_of: MetaSSLUnlabeledLoss | None = None,
     ) -> None:
+        threshold = AdaptiveThreshold(num_classes) if threshold is None else threshold
         super().__init__(
-            num_classes, delta, beta, threshold, scale, normalization, phi, order, confidence, mode, weights, unanimous
+            partition=Quadripartition(num_classes, threshold, confidence, mode),
+            region_weights=chosen_weights(mode, delta, beta, phi, order, weights),
+            scale=scale,
+            normalization=normalization,
         )
-        for name, value, known in (
-            ("judge", judge, ("reference", "self")),
-            ("discrepancy", discrepancy, ("annotation", "pair")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}={value!r} is unknown: choose one of {known}.")
-        self.judge = judge
-        self.discrepancy = discrepancy
-        self.dice = dice
-        self.ramped = ramped
-        self.base = base
-        self.accuracies_of = accuracies_of
 
     def forward(
         self,
@@ -244,7 +217,7 @@ class MetaSSLLabeledLoss(RegionWeightedLoss):
             reference: logits of the reference, same shape as ``input``; detached here.
             label: hard label of the reference where it is not its argmax, ``(B, 1, *spatial)``.
             mask: non-zero where a voxel counts, ``(B, 1, *spatial)``.
-            ramp: weight of the unlabeled terms at this step; no effect unless ``ramped`` (Eq. 11 ramps nothing here).
+            ramp: weight of the unlabeled terms at this step; it has no effect, since Eq. 11 ramps nothing here.
 
         Returns:
             A scalar; 0 when the mask is empty.
@@ -253,26 +226,23 @@ class MetaSSLLabeledLoss(RegionWeightedLoss):
             ValueError: when the shapes do not fit.
         """
         check_shapes(input, self.partition.num_classes, reference, target=target, label=label, mask=mask)
-        judge, judge_label, other = self._judged(input, target, reference, label)
-        regions = self.partition(judge, other, judge_label, mask)
-        weight = self.normalized_weights(regions, judge_label, mask, sum_dtype(input))
-        if self.dice:
-            # Dice weighs with the plain weights: the normalizer would only change what eps means
-            plain = weight_map(self.region_weights().to(weight.dtype), regions, mask)
-            cross_entropy, dice = cross_entropy_and_dice(input, target, weight, plain)
-            loss = cross_entropy + dice
-        else:
-            loss = weighted_cross_entropy(input, target, weight)
-        if self.training and self.accuracies_of is not None:
-            self.accuracies_of.measure(input, target, reference, label, mask)
-        loss = self.scale * (ramp if self.ramped else 1.0) * loss
-        return loss if self.base is None else loss + self.base(input, target, mask=mask)
+        label = hard_label(reference, label)
+        regions = self.partition(reference, target, label, mask)
+        return self.scale * self.cross_entropy_and_dice(input, target, regions, label, mask)
 
-    def _judged(
-        self, input: Tensor, target: Tensor, reference: Tensor, label: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Whose confidence counts, its label, and the label that this one is compared with."""
-        annotated = self.discrepancy == "annotation"
-        if self.judge == "self":
-            return input.detach(), hard_label(input, None), target if annotated else hard_label(reference, label)
-        return reference.detach(), hard_label(reference, label), target if annotated else hard_label(input, None)
+    def cross_entropy_and_dice(
+        self, input: Tensor, target: Tensor, regions: Tensor, label: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """The sum of both, weighted by region; ``label`` is that of whose confidence made the regions."""
+        weight = self.normalized_weights(regions, label, mask, sum_dtype(input))
+        # Dice weighs with the plain weights: the normalizer would only change what eps means
+        plain = weight_map(self.region_weights().to(weight.dtype), regions, mask)
+        cross_entropy, dice = cross_entropy_and_dice(input, target, weight, plain)
+        return cross_entropy + dice
+
+
+def _check_accuracies(accuracies: RegionAccuracyWeights, num_classes: int, normalization: str) -> None:
+    if accuracies.num_classes != num_classes:
+        raise ValueError(f"the accuracies have {accuracies.num_classes} classes and num_classes is {num_classes}.")
+    if normalization != "total":
+        raise ValueError(f"normalization={normalization!r}: accuracies are weights of voxels and need 'total'.")

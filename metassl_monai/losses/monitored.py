@@ -50,7 +50,18 @@ class MonitoredLoss(_Loss):
         """Call the MetaSSL loss without gradient and return the loss."""
         with torch.no_grad():
             self.metassl(*args, **kwargs)
-        return self.loss(*args, **kwargs)
+        value: Tensor = self.loss(*args, **kwargs)
+        return value
+
+    @property
+    def measures(self) -> bool:
+        """Whether the MetaSSL loss measures its weights on labeled images."""
+        return getattr(self.metassl, "measures", False)
+
+    def measure(self, *args: Any, **kwargs: Any) -> None:
+        """Let the MetaSSL loss measure, see :meth:`MetaSSLUnlabeledLoss.measure`."""
+        metassl: Any = self.metassl
+        metassl.measure(*args, **kwargs)
 
     @property
     def partition(self) -> Quadripartition:

@@ -6,14 +6,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from metassl_monai.options import check_option
 
 from .backbone import CrossEntropyDiceLoss
 from .metassl import MetaSSLLabeledLoss, MetaSSLUnlabeledLoss
 from .region_accuracy import RegionAccuracyWeights
 from .regions import Region
+from .released import ReleasedLabeledLoss, ReleasedUnlabeledLoss
 from .rival_thresholds import FlexMatchThreshold, FreeMatchThreshold
-from .thresholds import AdaptiveThreshold, FixedThreshold
+from .thresholds import AdaptiveThreshold, FixedThreshold, Threshold
 from .weights import LABELED_ORDER, UNLABELED_ORDER
 
 __all__ = ["PRESETS", "metassl_losses"]
@@ -26,7 +27,7 @@ _RELEASED_LABELED: dict[str, Any] = {
     "discrepancy": "pair",
     "dice": False,
     "ramped": True,
-    "base": CrossEntropyDiceLoss(),
+    "base": CrossEntropyDiceLoss,
 }
 _RELEASED_THRESHOLD: dict[str, Any] = {"keep": 0.5, "initial": 0.9, "absent": "decay"}
 _GEOMETRIC = {"weights": (50, 50 / 1.25, 50 / (5**3 * 1.25**3), 50 / (5 * 1.25**2))}
@@ -90,12 +91,13 @@ def metassl_losses(
         threshold: ``"adaptive"`` with the preset's settings, ``"flexmatch"``, ``"freematch"``, or a number between 0
             and 1, which is fixed (Table V).
         share_thresholds: one threshold state for labeled and unlabeled images instead of one each.
-        labeled: arguments of :class:`MetaSSLLabeledLoss` that replace the preset's.
-        unlabeled: arguments of :class:`MetaSSLUnlabeledLoss` that replace the preset's.
+        labeled: arguments of :class:`MetaSSLLabeledLoss` or :class:`ReleasedLabeledLoss` that replace the preset's.
+        unlabeled: arguments of :class:`MetaSSLUnlabeledLoss` or :class:`ReleasedUnlabeledLoss` that replace the
+            preset's.
         both: arguments of both losses that replace the preset's, such as ``confidence``, ``mode``, ``phi``, ``beta``.
 
     Returns:
-        The labeled and the unlabeled loss.
+        The labeled and the unlabeled loss; of the released form where an argument of it is given.
 
     Raises:
         TypeError: when the losses have no argument of this name.
@@ -108,8 +110,7 @@ def metassl_losses(
         >>> labeled_loss, unlabeled_loss = metassl_losses(num_classes=4, preset="paper")
         >>> _ = metassl_losses(4, threshold=0.9, confidence="std", unlabeled={"delta": 0.5})
     """
-    if preset not in PRESETS:
-        raise ValueError(f"preset={preset!r} is unknown: choose one of {sorted(PRESETS)}.")
+    check_option("preset", preset, sorted(PRESETS))
     settings = PRESETS[preset]
     first = _threshold(num_classes, threshold, settings["threshold"])
     second = first if share_thresholds else _threshold(num_classes, threshold, settings["threshold"])
@@ -117,10 +118,13 @@ def metassl_losses(
     unlabeled_options = _merged(settings, "unlabeled", both, unlabeled or {})
     if "accuracies" in settings:
         unlabeled_options["accuracies"] = RegionAccuracyWeights(num_classes, **settings["accuracies"])
-    unlabeled_loss = MetaSSLUnlabeledLoss(num_classes, threshold=second, **unlabeled_options)
-    if "accuracies" in settings:
-        labeled_options["accuracies_of"] = unlabeled_loss
-    return MetaSSLLabeledLoss(num_classes, threshold=first, **labeled_options), unlabeled_loss
+    released = _RELEASED_LABELED.keys() - {"normalization"}
+    labeled_class = ReleasedLabeledLoss if released & labeled_options.keys() else MetaSSLLabeledLoss
+    unlabeled_class = ReleasedUnlabeledLoss if "unanimous" in unlabeled_options else MetaSSLUnlabeledLoss
+    return (
+        labeled_class(num_classes, threshold=first, **labeled_options),
+        unlabeled_class(num_classes, threshold=second, **unlabeled_options),
+    )
 
 
 def _merged(preset: Mapping[str, Any], stream: str, both: Mapping[str, Any], one: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,10 +135,13 @@ def _merged(preset: Mapping[str, Any], stream: str, both: Mapping[str, Any], one
     idle |= {"weights"} & set(given)
     if idle and "accuracies" in preset:
         raise ValueError(f"this preset measures its weights, so {sorted(idle)} would do nothing: leave that out.")
-    return {**settings, **given}
+    options = {**settings, **given}
+    if isinstance(options.get("base"), type):  # no two losses share one
+        options["base"] = options["base"]()
+    return options
 
 
-def _threshold(num_classes: int, threshold: str | float, settings: Mapping[str, Any]) -> nn.Module:
+def _threshold(num_classes: int, threshold: str | float, settings: Mapping[str, Any]) -> Threshold:
     if threshold == "adaptive":
         return AdaptiveThreshold(num_classes, **settings)
     if isinstance(threshold, (int, float)):
@@ -143,4 +150,5 @@ def _threshold(num_classes: int, threshold: str | float, settings: Mapping[str, 
         raise ValueError(
             f"threshold={threshold!r} is unknown: choose 'adaptive', 'flexmatch', 'freematch', or a number."
         )
-    return _THRESHOLDS[threshold](num_classes)
+    built: Threshold = _THRESHOLDS[threshold](num_classes)
+    return built

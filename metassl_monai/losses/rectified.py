@@ -6,8 +6,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from .confidences import at_least_float
 from .functional import WEIGHT_FLOOR, masked_mean
+from .precision import at_least_float
 from .shapes import check_shapes
 
 __all__ = ["UncertaintyRectifiedLoss"]

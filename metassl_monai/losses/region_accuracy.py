@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .functional import sum_over_ranks
 from .regions import Region
-from .thresholds import sum_over_ranks
 
 __all__ = ["RegionAccuracyWeights"]
 

@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from .class_maps import likeliest_class
-from .confidences import CONFIDENCES
-from .shapes import check_shapes
+from metassl_monai.options import check_option
 
-__all__ = ["Quadripartition", "Region", "kept_regions"]
+from .confidences import CONFIDENCES, Confidence
+from .functional import hard_label
+from .shapes import check_shapes
+from .thresholds import Threshold
+
+__all__ = ["Mode", "Quadripartition", "Region", "kept_regions"]
 
 
 class Region(IntEnum):
@@ -31,7 +35,9 @@ class Region(IntEnum):
     """Discrepant and suspicious."""
 
 
-_KEPT_BITS = {"quad": 0b11, "confidence": 0b01, "consistency": 0b10}
+Mode: TypeAlias = Literal["quad", "confidence", "consistency"]
+
+_KEPT_BITS: dict[Mode, int] = {"quad": 0b11, "confidence": 0b01, "consistency": 0b10}
 
 
 class Quadripartition(nn.Module):
@@ -42,8 +48,8 @@ class Quadripartition(nn.Module):
 
     Args:
         num_classes: number of classes ``C``, background included.
-        threshold: module called as ``threshold(confidence, label, mask, reference)`` that returns the threshold of
-            every voxel, such as :class:`AdaptiveThreshold` or :class:`FixedThreshold`.
+        threshold: a :class:`Threshold` such as :class:`AdaptiveThreshold` or :class:`FixedThreshold`: each partition
+            moves it first, ``update(confidence, label, mask, reference)``, and then reads it, ``threshold(label)``.
         confidence: ``"probability"`` is the reference's probability at its label (MetaSSL, Sec. III-A);
             ``"mad"``, ``"variance"`` and ``"std"`` are its dispersion over the classes, scaled to [0, 1] (Table VII).
         mode: ``"quad"``, or one bit of it: ``"confidence"`` gives UC and US, ``"consistency"`` UC and DC (Table IV).
@@ -62,13 +68,11 @@ class Quadripartition(nn.Module):
     """
 
     def __init__(
-        self, num_classes: int, threshold: nn.Module, confidence: str = "probability", mode: str = "quad"
+        self, num_classes: int, threshold: Threshold, confidence: Confidence = "probability", mode: Mode = "quad"
     ) -> None:
         super().__init__()
-        if confidence not in CONFIDENCES:
-            raise ValueError(f"confidence={confidence!r} is unknown: choose one of {sorted(CONFIDENCES)}.")
-        if mode not in _KEPT_BITS:
-            raise ValueError(f"mode={mode!r} is unknown: choose one of {sorted(_KEPT_BITS)}.")
+        check_option("confidence", confidence, sorted(CONFIDENCES))
+        check_option("mode", mode, sorted(_KEPT_BITS))
         if getattr(threshold, "num_classes", num_classes) != num_classes:
             raise ValueError(f"the threshold has {threshold.num_classes} classes and num_classes is {num_classes}.")
         self.num_classes = num_classes
@@ -96,17 +100,25 @@ class Quadripartition(nn.Module):
             ValueError: when the shapes do not fit each other or ``num_classes``.
         """
         check_shapes(reference, self.num_classes, other=other, label=label, mask=mask)
-        reference = reference.detach()
-        if label is None:
-            label = likeliest_class(reference)
-        label = label.long()
+        label = hard_label(reference, label)
         confidence = CONFIDENCES[self.confidence](reference, label)
-        suspicious = confidence <= self.threshold(confidence, label, mask, reference)
-        discrepant = label != other
+        self.threshold.update(confidence, label, mask, reference)
+        return self._regions(confidence, label, other)
+
+    @torch.no_grad()
+    def read(self, reference: Tensor, other: Tensor, label: Tensor | None = None) -> Tensor:
+        """Partition the voxels by the threshold as it is, without moving it; see :meth:`forward`."""
+        check_shapes(reference, self.num_classes, other=other, label=label)
+        label = hard_label(reference, label)
+        return self._regions(CONFIDENCES[self.confidence](reference, label), label, other)
+
+    def _regions(self, confidence: Tensor, label: Tensor, other: Tensor) -> Tensor:
+        suspicious, discrepant = confidence <= self.threshold(label), label != other
         code = suspicious.to(torch.uint8) + 2 * discrepant.to(torch.uint8)
-        return code & _KEPT_BITS[self.mode]
+        regions: Tensor = code & _KEPT_BITS[self.mode]
+        return regions
 
 
-def kept_regions(mode: str) -> tuple[Region, ...]:
+def kept_regions(mode: Mode) -> tuple[Region, ...]:
     """Return the regions that a :class:`Quadripartition` of this mode assigns."""
     return tuple(region for region in Region if region & ~_KEPT_BITS[mode] == 0)

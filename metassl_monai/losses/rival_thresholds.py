@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .class_maps import look_up
-from .confidences import at_least_float
-from .thresholds import class_statistics, sum_over_ranks
+from .functional import sum_over_ranks
+from .precision import at_least_float
+from .thresholds import Threshold, check_fractions, class_statistics
 
 __all__ = ["FlexMatchThreshold", "FreeMatchThreshold"]
 
 
-class FlexMatchThreshold(nn.Module):
+class FlexMatchThreshold(Threshold):
     """Thresholds that fall with how rarely a class is confident (Zhang et al., FlexMatch, NeurIPS 2021, Eq. 5-8, 11).
 
     With ``n_c`` voxels of class ``c`` above ``value`` and ``n_0`` voxels of any class below it,
@@ -33,33 +33,23 @@ class FlexMatchThreshold(nn.Module):
         >>> import torch
         >>> from metassl_monai.losses import FlexMatchThreshold
         >>> threshold = FlexMatchThreshold(num_classes=2)
-        >>> _ = threshold(torch.tensor([0.99, 0.98, 0.97, 0.6]), torch.tensor([0, 0, 1, 1]))
+        >>> threshold.update(torch.tensor([0.99, 0.98, 0.97, 0.6]), torch.tensor([0, 0, 1, 1]))
         >>> threshold.values
         tensor([0.9500, 0.3167])
     """
 
-    values: Tensor
     counts: Tensor
 
     def __init__(self, num_classes: int, value: float = 0.95, keep: float = 0.99) -> None:
         super().__init__()
-        _check_fractions(value=value, keep=keep)
+        check_fractions(value=value, keep=keep)
         self.num_classes = num_classes
         self.value = value
         self.keep = keep
         self.register_buffer("counts", torch.zeros(num_classes + 1, dtype=torch.float32))
         self.register_buffer("values", torch.zeros(num_classes, dtype=torch.float32))
 
-    @torch.no_grad()
-    def forward(
-        self, confidence: Tensor, label: Tensor, mask: Tensor | None = None, reference: Tensor | None = None
-    ) -> Tensor:
-        """Update the thresholds in training mode and return that of every voxel, see :class:`AdaptiveThreshold`."""
-        if self.training:
-            self._update(confidence, label, mask)
-        return look_up(self.values.to(confidence.dtype), label)
-
-    def _update(self, confidence: Tensor, label: Tensor, mask: Tensor | None) -> None:
+    def _move(self, confidence: Tensor, label: Tensor, mask: Tensor | None, reference: Tensor | None) -> None:
         sure = (confidence > self.value).to(confidence.dtype)
         confident, present = class_statistics(sure, label, mask, self.num_classes)
         counts = sum_over_ranks(torch.cat([confident, (present - confident).sum()[None]]))
@@ -70,7 +60,7 @@ class FlexMatchThreshold(nn.Module):
         self.values.copy_(self.value * share / (2 - share))
 
 
-class FreeMatchThreshold(nn.Module):
+class FreeMatchThreshold(Threshold):
     """A global threshold, scaled by how much of the predictions each class has (Wang et al., FreeMatch, ICLR 2023).
 
     ``g`` follows the mean confidence and ``q_c`` the mean probability of class ``c``, both from ``1 / C`` on; the
@@ -81,7 +71,7 @@ class FreeMatchThreshold(nn.Module):
         keep: weight of the old values, in [0, 1].
 
     Raises:
-        ValueError: when ``keep`` lies outside [0, 1].
+        ValueError: when ``keep`` lies outside [0, 1]; in training mode, when the reference's logits are missing.
 
     Example::
 
@@ -94,13 +84,12 @@ class FreeMatchThreshold(nn.Module):
         tensor([0.6500, 0.3500])
     """
 
-    values: Tensor
     overall: Tensor
     shares: Tensor
 
     def __init__(self, num_classes: int, keep: float = 0.999) -> None:
         super().__init__()
-        _check_fractions(keep=keep)
+        check_fractions(keep=keep)
         self.num_classes = num_classes
         self.keep = keep
         uniform = torch.full((num_classes,), 1 / num_classes, dtype=torch.float32)
@@ -108,22 +97,10 @@ class FreeMatchThreshold(nn.Module):
         self.register_buffer("shares", uniform)
         self.register_buffer("values", uniform.clone())
 
-    @torch.no_grad()
-    def forward(
-        self, confidence: Tensor, label: Tensor, mask: Tensor | None = None, reference: Tensor | None = None
-    ) -> Tensor:
-        """Update the thresholds in training mode and return that of every voxel, see :class:`AdaptiveThreshold`.
-
-        Raises:
-            ValueError: in training mode when ``reference``, the logits ``(B, C, *spatial)``, is missing.
-        """
-        if self.training:
-            if reference is None:
-                raise ValueError("FreeMatchThreshold needs the reference's logits: call it through Quadripartition.")
-            self._update(confidence, at_least_float(reference).softmax(dim=1), mask)
-        return look_up(self.values.to(confidence.dtype), label)
-
-    def _update(self, confidence: Tensor, probabilities: Tensor, mask: Tensor | None) -> None:
+    def _move(self, confidence: Tensor, label: Tensor, mask: Tensor | None, reference: Tensor | None) -> None:
+        if reference is None:
+            raise ValueError("FreeMatchThreshold needs the reference's logits: call it through Quadripartition.")
+        probabilities = at_least_float(reference).softmax(dim=1)
         inside = confidence.new_ones(1).expand_as(confidence) if mask is None else (mask != 0).to(confidence.dtype)
         voxels = [0, *range(2, probabilities.ndim)]
         sums = [(confidence * inside).sum()[None], (probabilities * inside).sum(dim=voxels), inside.sum()[None]]
@@ -133,9 +110,3 @@ class FreeMatchThreshold(nn.Module):
         self.overall.add_((means[0] - self.overall) * move)
         self.shares.add_((means[1:] - self.shares) * move)
         self.values.copy_(self.overall * self.shares / self.shares.max())
-
-
-def _check_fractions(**fractions: float) -> None:
-    for name, value in fractions.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name}={value} must lie between 0 and 1.")

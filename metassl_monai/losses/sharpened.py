@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias, get_args
+
 import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from .confidences import at_least_float
+from metassl_monai.options import check_option
+
 from .functional import masked_mean
+from .precision import at_least_float
 from .shapes import check_shapes
 
 __all__ = ["SharpenedMSELoss"]
 
-_SHARPENINGS = ("renormalized", "per_class")
+Sharpening: TypeAlias = Literal["renormalized", "per_class"]
 
 
 class SharpenedMSELoss(_Loss):
@@ -41,12 +45,11 @@ class SharpenedMSELoss(_Loss):
         [1.0, 0.017]
     """
 
-    def __init__(self, temperature: float = 0.1, sharpening: str = "renormalized", detach: bool = True) -> None:
+    def __init__(self, temperature: float = 0.1, sharpening: Sharpening = "renormalized", detach: bool = True) -> None:
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature={temperature}: choose a positive one; the paper's is 0.1.")
-        if sharpening not in _SHARPENINGS:
-            raise ValueError(f"sharpening={sharpening!r} is unknown: choose one of {_SHARPENINGS}.")
+        check_option("sharpening", sharpening, get_args(Sharpening))
         self.temperature = temperature
         self.sharpening = sharpening
         self.detach = detach

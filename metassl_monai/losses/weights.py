@@ -5,19 +5,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from .regions import Region
+from metassl_monai.options import check_option
 
-__all__ = ["LABELED_ORDER", "UNLABELED_ORDER", "FixedWeights", "RegionWeights"]
+from .regions import Mode, Region, kept_regions
+
+__all__ = ["LABELED_ORDER", "UNLABELED_ORDER", "FixedWeights", "Phi", "RegionWeights", "chosen_weights"]
 
 UNLABELED_ORDER = (Region.UC, Region.US, Region.DC, Region.DS)
 # A reference that confidently contradicts an annotation hints at a wrong annotation, so DC comes last (Sec. III-C).
 LABELED_ORDER = (Region.UC, Region.US, Region.DS, Region.DC)
 
-_PHI: dict[str, Callable[[float, float], float]] = {
+Phi: TypeAlias = Literal["gaussian", "linear", "reciprocal", "cosine"]
+
+_PHI: dict[Phi, Callable[[float, float], float]] = {
     "gaussian": lambda u, beta: math.exp(-(u**beta)),
     "linear": lambda u, beta: max(0.0, 1 - u / 2),
     "reciprocal": lambda u, beta: 1 / (1 + u),
@@ -49,11 +54,10 @@ class RegionWeights(nn.Module):
     weights: Tensor
 
     def __init__(
-        self, delta: float, beta: float = 3.0, phi: str = "gaussian", order: Sequence[Region] = UNLABELED_ORDER
+        self, delta: float, beta: float = 3.0, phi: Phi = "gaussian", order: Sequence[Region] = UNLABELED_ORDER
     ) -> None:
         super().__init__()
-        if phi not in _PHI:
-            raise ValueError(f"phi={phi!r} is unknown: choose one of {sorted(_PHI)}.")
+        check_option("phi", phi, sorted(_PHI))
         if delta < 0:
             raise ValueError(f"delta={delta} is negative: the weights must not grow with the rank.")
         if sorted(order) != list(Region):
@@ -95,3 +99,14 @@ class FixedWeights(nn.Module):
     def forward(self) -> Tensor:
         """Return the weights, shape ``(4,)``, indexed by :class:`Region`."""
         return self.weights
+
+
+def chosen_weights(
+    mode: Mode, delta: float, beta: float, phi: Phi, order: Sequence[Region], weights: Sequence[float] | None
+) -> RegionWeights | FixedWeights:
+    """Return the given weights, else those of the weight function for a partition of this mode."""
+    if weights is not None:
+        return FixedWeights(weights)
+    # a bisection weighs its two regions with phi(0) and phi(delta): what it never assigns ranks last
+    kept = kept_regions(mode)
+    return RegionWeights(delta, beta, phi, sorted(order, key=lambda region: region not in kept))

@@ -6,7 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .entropy import normalized_entropy
+from metassl_monai.losses.functional import normalized_entropy
+
 from .selective import SelectiveMeanTeacher
 
 __all__ = ["AmbiguityConsensusMeanTeacher"]

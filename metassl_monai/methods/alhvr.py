@@ -4,20 +4,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Unpack
 
-from metassl_monai.losses.functional import hard_label, masked_mean
+from metassl_monai.losses.functional import hard_label, masked_mean, normalized_entropy
 from metassl_monai.networks import Features
+from metassl_monai.options import check_option
 
 from . import alhvr_terms as terms
-from .alhvr_terms import Prototypes, Regions
-from .base import Batch, Method, Pair, Step, all_images, at_unannotated, require_two
-from .entropy import normalized_entropy
+from .alhvr_terms import Regions
+from .base import Batch, Pair, Step, all_images, at_unannotated
 from .perturbations import PERTURBATIONS
+from .prototypes import Prototypes, cosines
+from .two_networks import TwoNetworkArguments, TwoNetworks
 
 __all__ = ["ALHVR"]
 
@@ -36,7 +39,7 @@ class _View(NamedTuple):
         return _View(*(value[images] for value in self))
 
 
-class ALHVR(Method):
+class ALHVR(TwoNetworks):
     """Two networks, each decoding its features twice: as they are, and perturbed at all levels of the encoder.
 
     A threshold, the mean of the lowest confidences of the batch, parts the unlabeled voxels by the perturbed
@@ -84,40 +87,34 @@ class ALHVR(Method):
         >>> from metassl_monai.methods import ALHVR
         >>> from metassl_monai.networks import UNet2D
         >>> networks = [UNet2D(1, 2, features=(4, 8), dropout=(0.0, 0.0)) for _ in range(2)]
-        >>> method = ALHVR(networks[0], *metassl_losses(2), lambda step: 1.0, networks[1], tap="decoder.blocks.0")
+        >>> shared = networks[0], *metassl_losses(2), lambda step: 1.0
+        >>> method = ALHVR(*shared, second_network=networks[1], tap="decoder.blocks.0")
         >>> labeled = {"image": torch.rand(2, 1, 8, 8), "label": torch.zeros(2, 1, 8, 8)}
         >>> losses, _ = method({"labeled": labeled, "unlabeled": {"image": torch.rand(2, 1, 8, 8)}}, step=0)
         >>> sorted(losses)[:3]
         ['extra/entropy_network', 'extra/entropy_second_network', 'extra/prototypes_network']
     """
 
-    names = {"labeled": ("network", "second_network"), "unlabeled": ("network", "second_network")}
-
     def __init__(
         self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-        second_network: nn.Module,
+        *shared: Any,
         tap: str,
         beta: float = 0.8,
         prototypes: bool = True,
         consistency: bool = True,
         entropy: bool = True,
         regions: Sequence[str] = ("omega3",),
-        reference: str = "teacher",
+        reference: Literal["teacher", "partner"] = "teacher",
         proto_ce_weight: float = 1.0,
-        cos_classes: str = "label",
+        cos_classes: Literal["label", "all"] = "label",
         volume_means: bool = False,
         detach: bool = True,
+        **named: Unpack[TwoNetworkArguments],
     ) -> None:
         _check(beta, regions, reference, cos_classes)
-        require_two(network, second_network)
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
-        self.second_network = second_network
+        super().__init__(*shared, **named)
         self.tap = tap
-        self.readers = [Features(each, [tap]) for each in (network, second_network)]
+        self.readers = [Features(each, [tap]) for each in (self.network, self.second_network)]
         for reader in self.readers:
             reader.require_encoder()
         self.beta = beta
@@ -193,7 +190,7 @@ class ALHVR(Method):
         # without gradient the interpolated features need not be kept
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach):
             prototypes = Prototypes.of(other.feature, label, other.logits.shape[1])
-        similarity = terms.cosines(learner.perturbed_feature, prototypes, label)
+        similarity = cosines(learner.perturbed_feature, prototypes, label)
         cross_entropy, distance = terms.prototype_terms(
             similarity, prototypes.present, label, mask, self.cos_classes == "all"
         )
@@ -213,9 +210,5 @@ def _check(beta: float, regions: Sequence[str], reference: str, cos_classes: str
         raise ValueError(f"beta={beta} is no share: choose one above 0 and up to 1.")
     if not regions or not set(regions) <= set(_REGIONS):
         raise ValueError(f"regions={regions!r}: name at least one of {_REGIONS}, or set consistency=False.")
-    for name, value, known in (
-        ("reference", reference, ("teacher", "partner")),
-        ("cos_classes", cos_classes, ("label", "all")),
-    ):
-        if value not in known:
-            raise ValueError(f"{name}={value!r} is unknown: choose one of {known}.")
+    check_option("reference", reference, ("teacher", "partner"))
+    check_option("cos_classes", cos_classes, ("label", "all"))

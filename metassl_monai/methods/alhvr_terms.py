@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ALHVR computes from logits and features: regions, the teacher, prototypes and the terms that use them."""
+"""What ALHVR computes from logits and features: regions, the teacher, and the terms of prototypes."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from metassl_monai.losses.confidences import at_least_float
+from metassl_monai.losses.confidences import confidence
 from metassl_monai.losses.functional import cross_entropy_map, masked_mean
 
-__all__ = ["Prototypes", "Regions", "confidence", "cosines", "mean_of_lowest", "prototype_terms", "surer"]
+__all__ = ["Regions", "mean_of_lowest", "prototype_terms", "surer"]
 
 
 class Regions(NamedTuple):
@@ -38,12 +37,6 @@ class Regions(NamedTuple):
         return cls(sure[0] >= threshold, sure[1] >= threshold)
 
 
-@torch.no_grad()
-def confidence(logits: Tensor) -> Tensor:
-    """Largest probability of each voxel, ``(B, 1, *spatial)``, without gradient."""
-    return at_least_float(logits).softmax(dim=1).amax(dim=1, keepdim=True)
-
-
 def mean_of_lowest(values: Tensor, share: float) -> Tensor:
     """Mean of the lowest ``share`` of all values, a scalar (ALHVR, Eq. 11).
 
@@ -61,50 +54,6 @@ def mean_of_lowest(values: Tensor, share: float) -> Tensor:
 def surer(first: Tensor, second: Tensor) -> Tensor:
     """Logits of the network that is surer of a voxel, the first where both are alike (the teacher, Eq. 21)."""
     return torch.where(confidence(first) >= confidence(second), first, second)
-
-
-class Prototypes(NamedTuple):
-    """The mean feature of each class."""
-
-    vectors: Tensor
-    """Of unit length, ``(C, channels)``; zero for an absent class."""
-    present: Tensor
-    """Boolean, ``(C,)``."""
-
-    @classmethod
-    def of(cls, features: Tensor, label: Tensor, num_classes: int) -> Prototypes:
-        """Pool features over all voxels of a class in the batch (Eq. 15).
-
-        Args:
-            features: ``(B, channels, *coarse)``; interpolated to the size of the label.
-            label: class indices, ``(B, 1, *spatial)``.
-            num_classes: number of classes ``C``.
-        """
-        classes = torch.arange(num_classes, device=label.device).view(1, -1, 1)
-        # half precision, to which autocast would turn the product, cannot hold the sum over so many voxels
-        with torch.autocast(features.device.type, enabled=False):
-            fine = _resized(features, label)
-            inside = (label.flatten(2) == classes).to(fine.dtype)
-            sums = torch.einsum("bdn,bcn->cd", fine.flatten(2), inside)
-        return cls(F.normalize(sums, dim=1), inside.sum(dim=(0, 2)) > 0)
-
-
-def cosines(features: Tensor, prototypes: Prototypes, label: Tensor) -> Tensor:
-    """Cosine of each voxel's feature with each prototype (Eq. 16).
-
-    Args:
-        features: ``(B, channels, *coarse)``; interpolated to the size of the label.
-        prototypes: of ``C`` classes.
-        label: ``(B, 1, *spatial)``.
-
-    Returns:
-        ``(B, C, *spatial)``, at least float32; 0 for an absent class.
-    """
-    with torch.autocast(features.device.type, enabled=False):
-        fine = _resized(features, label)
-        products = torch.einsum("bdn,cd->bcn", fine.flatten(2), prototypes.vectors)
-    length = fine.square().sum(dim=1, keepdim=True).clamp_min(1e-12).sqrt()
-    return products.unflatten(2, fine.shape[2:]) / length
 
 
 def prototype_terms(
@@ -126,10 +75,3 @@ def prototype_terms(
     cross_entropy = cross_entropy_map(similarity.masked_fill(absent, -torch.inf), label)
     near = similarity.mean(dim=1, keepdim=True) if all_classes else similarity.gather(1, label)
     return masked_mean(cross_entropy, mask), masked_mean(1 - near, mask)
-
-
-def _resized(features: Tensor, like: Tensor) -> Tensor:
-    features = at_least_float(features)
-    size = like.shape[2:]
-    mode = ("linear", "bilinear", "trilinear")[len(size) - 1]
-    return features if features.shape[2:] == size else F.interpolate(features, size, mode=mode, align_corners=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar, TypeAlias, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,43 @@ from metassl_monai.ignore import IGNORE
 
 from .pair import Pair, Step, at_unannotated, overlap, pair_streams, unannotated_pairs
 
-__all__ = ["Batch", "Method", "Pair", "Step", "all_images", "aside", "at_unannotated", "overlap", "pair_streams"]
+__all__ = [
+    "Batch",
+    "Losses",
+    "Method",
+    "MethodArguments",
+    "Pair",
+    "Ramp",
+    "Step",
+    "all_images",
+    "aside",
+    "at_unannotated",
+    "overlap",
+    "pair_streams",
+    "require_halves",
+    "require_two",
+]
 
 Batch = Mapping[str, Mapping[str, Tensor]]
 """``{"labeled": {"image", "label"}, "unlabeled": {"image"}}``, each tensor batch-first.
 
 Labels may hold :data:`~metassl_monai.ignore.IGNORE` where the method's ``partial_labels`` is True."""
+
+
+Losses: TypeAlias = nn.Module | Mapping[str, nn.Module]
+"""One loss for all pairs, or one by the name of the pair."""
+
+Ramp: TypeAlias = Callable[[int], float]
+"""A weight at a step, counted from 0."""
+
+
+class MethodArguments(TypedDict, total=False):
+    """What every method takes, see :class:`Method`: by name, or first and in this order."""
+
+    network: nn.Module
+    labeled_loss: Losses
+    unlabeled_loss: Losses
+    ramp: Ramp
 
 
 class Method(nn.Module):
@@ -30,6 +61,9 @@ class Method(nn.Module):
 
     A labeled loss that does not learn from the reference says so: ``reads_reference = False``. Methods then spare the
     passes that only make references of labeled images, see :meth:`labeled_reference`.
+
+    An unlabeled loss that ``measures`` its weights sees each labeled pair of its name, in training mode and after the
+    labeled loss, where that one looks at the reference, too.
 
     With ``partial_labels`` voxels may be left unannotated: they count in no labeled loss and are compared with their
     reference by the unlabeled loss, each as heavy as a voxel of an unlabeled image; thresholds follow the unlabeled
@@ -54,13 +88,7 @@ class Method(nn.Module):
     needs_unlabeled: ClassVar[bool] = True
     partial_labels: bool = False
 
-    def __init__(
-        self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-    ) -> None:
+    def __init__(self, network: nn.Module, labeled_loss: Losses, unlabeled_loss: Losses, ramp: Ramp) -> None:
         super().__init__()
         self.network = network
         self.ramp = ramp
@@ -100,12 +128,19 @@ class Method(nn.Module):
                 loss = self.unlabeled_losses[pair.name](pair.prediction, pair.reference, pair.label, pair.mask)
                 losses[f"unlabeled/{pair.name}"] = ramp * pair.weight * loss
             else:
-                target, known = self.annotated(pair.target)
-                loss = self.labeled_losses[pair.name](
-                    pair.prediction, target, pair.reference, pair.label, overlap(pair.mask, known), ramp
-                )
-                losses[f"labeled/{pair.name}"] = pair.weight * loss
+                losses[f"labeled/{pair.name}"] = pair.weight * self._labeled_loss(pair, pair.target, ramp)
         return {**losses, **extras}, prediction
+
+    def _labeled_loss(self, pair: Pair, target: Tensor, ramp: float) -> Tensor:
+        target, known = self.annotated(target)
+        judged = pair.prediction, target, pair.reference, pair.label, overlap(pair.mask, known)
+        labeled_loss = self.labeled_losses[pair.name]
+        loss: Tensor = labeled_loss(*judged, ramp)
+        if self.training and _sees_reference(labeled_loss) and pair.name in self.unlabeled_losses:
+            unlabeled_loss: Any = self.unlabeled_losses[pair.name]
+            if getattr(unlabeled_loss, "measures", False):
+                unlabeled_loss.measure(*judged)
+        return loss
 
     def annotated(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
         """Split an annotation into class indices everywhere, and where they are known; None where that is everywhere.
@@ -122,14 +157,14 @@ class Method(nn.Module):
         loss = self.unlabeled_losses[pair.name]
         training = loss.training
         loss.eval()  # thresholds are read: a step moves them once
-        value = loss(pair.prediction, pair.reference, pair.label, pair.mask)
+        value: Tensor = loss(pair.prediction, pair.reference, pair.label, pair.mask)
         loss.train(training)
         return value
 
     @property
     def reads_labeled_references(self) -> bool:
         """Whether a labeled loss learns from the reference."""
-        return any(getattr(loss, "reads_reference", True) for loss in self.labeled_losses.values())
+        return any(map(_reads_reference, self.labeled_losses.values()))
 
     def labeled_reference(self, judge: Callable[[Tensor], Tensor], images: Tensor, own: Tensor) -> Tensor:
         """Return what judges labeled images, made aside: random numbers go on as if it had not been.
@@ -139,8 +174,7 @@ class Method(nn.Module):
             images: the labeled images, ``(B, channels, *spatial)``.
             own: what stands in where no labeled loss looks at the reference, ``(B, C, *spatial)``.
         """
-        watched = any(getattr(loss, "watches_reference", False) for loss in self.labeled_losses.values())
-        if not (self.partial_labels or watched or self.reads_labeled_references):
+        if not (self.partial_labels or any(map(_sees_reference, self.labeled_losses.values()))):
             return own.detach()
         return aside(judge, images)
 
@@ -179,7 +213,29 @@ def require_two(network: nn.Module, second_network: nn.Module) -> None:
         )
 
 
-def _by_name(loss: nn.Module | Mapping[str, nn.Module], name: str, stream: str) -> nn.Module:
+def require_halves(network: nn.Module, why: str) -> None:
+    """Raise ValueError where a network is not made of the two submodules ``encoder`` and ``decoder``.
+
+    Args:
+        network: the network.
+        why: what a method does with them, for the message.
+    """
+    if not (hasattr(network, "encoder") and hasattr(network, "decoder")):
+        raise ValueError(
+            f"{type(network).__name__} has no `encoder` and `decoder`, {why}: "
+            "use a network of metassl_monai.networks, or give yours these two submodules."
+        )
+
+
+def _reads_reference(loss: nn.Module) -> bool:
+    return getattr(loss, "reads_reference", True)
+
+
+def _sees_reference(loss: nn.Module) -> bool:
+    return _reads_reference(loss) or getattr(loss, "watches_reference", False)
+
+
+def _by_name(loss: Losses, name: str, stream: str) -> nn.Module:
     if not isinstance(loss, (Mapping, nn.ModuleDict)):
         return loss
     if name not in loss:

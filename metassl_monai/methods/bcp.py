@@ -4,20 +4,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from metassl_monai.losses.functional import hard_label
 from metassl_monai.transforms import BidirectionalCopyPaste as CopyPaste
 
-from .base import Batch, Method, Pair, Step
+from .base import Batch, Method, MethodArguments, Pair, Step
 from .components import largest_components
 from .ema import ema_update
 
-__all__ = ["BidirectionalCopyPaste"]
+__all__ = ["BidirectionalCopyPaste", "CopyPasteArguments", "in_halves"]
+
+
+class CopyPasteArguments(MethodArguments, total=False):
+    """Arguments of :class:`BidirectionalCopyPaste`."""
+
+    decay: float
+    unlabeled_weight: float
+    box_fraction: float
 
 
 class BidirectionalCopyPaste(Method):
@@ -47,16 +55,14 @@ class BidirectionalCopyPaste(Method):
 
     def __init__(
         self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
+        *shared: Any,
         decay: float = 0.99,
         unlabeled_weight: float = 0.5,
         box_fraction: float = 2 / 3,
+        **named: Unpack[MethodArguments],
     ) -> None:
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
-        self.teacher = copy.deepcopy(network).requires_grad_(False)
+        super().__init__(*shared, **named)
+        self.teacher = copy.deepcopy(self.network).requires_grad_(False)
         self.decay = decay
         self.unlabeled_weight = unlabeled_weight
         self.paste = CopyPaste(box_fraction)

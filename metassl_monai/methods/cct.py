@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import Any
 
-import torch
 from torch import nn
+from typing_extensions import Unpack
 
-from metassl_monai.networks.second_decoder import fresh_copy
+from metassl_monai.losses.functional import log_mean_probabilities
+from metassl_monai.networks.copies import fresh_copy
 
-from .base import Batch, Method, Pair, Step, all_images
+from .base import Batch, Method, MethodArguments, Pair, Step, all_images, require_halves
 from .perturbations import PERTURBATIONS
 
 __all__ = ["CrossConsistencyTraining"]
@@ -35,20 +36,12 @@ class CrossConsistencyTraining(Method):
 
     names = {"labeled": ("main", *PERTURBATIONS), "unlabeled": tuple(PERTURBATIONS)}
 
-    def __init__(
-        self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-    ) -> None:
-        if not (hasattr(network, "encoder") and hasattr(network, "decoder")):
-            raise ValueError(
-                f"{type(network).__name__} has no `encoder` and `decoder`, whose features CCT perturbs: "
-                "use a network of metassl_monai.networks, or give yours these two submodules."
-            )
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
-        self.decoders = nn.ModuleDict({name: fresh_copy(network.get_submodule("decoder")) for name in PERTURBATIONS})
+    def __init__(self, *shared: Any, **named: Unpack[MethodArguments]) -> None:
+        super().__init__(*shared, **named)
+        require_halves(self.network, "whose features CCT perturbs")
+        self.decoders = nn.ModuleDict(
+            {name: fresh_copy(self.network.get_submodule("decoder")) for name in PERTURBATIONS}
+        )
 
     def pairs(self, batch: Batch, step: int) -> Step:
         """Judge the auxiliary decoders by the main one, and on labeled images that by them."""
@@ -56,12 +49,13 @@ class CrossConsistencyTraining(Method):
         labeled = len(target)
         features = self.network.get_submodule("encoder")(all_images(batch))
         main = self.network.get_submodule("decoder")(features)
-        pairs, logs = [], []
+        pairs, auxiliary = [], []
         for name, perturb in PERTURBATIONS.items():
             logits = self.decoders[name]([perturb(x) for x in features])
-            logs.append(logits[:labeled].detach().log_softmax(dim=1))
+            auxiliary.append(logits[:labeled].detach())
             pairs.append(Pair(logits[:labeled], main[:labeled], name, target, weight=1 / (1 + len(PERTURBATIONS))))
             pairs.append(Pair(logits[labeled:], main[labeled:], name, weight=1 / len(PERTURBATIONS)))
-        mean = torch.stack(logs).logsumexp(dim=0)  # log of the mean probabilities, up to a constant
-        pairs.append(Pair(main[:labeled], mean, "main", target, weight=1 / (1 + len(PERTURBATIONS))))
+        pairs.append(
+            Pair(main[:labeled], log_mean_probabilities(auxiliary), "main", target, weight=1 / (1 + len(PERTURBATIONS)))
+        )
         return Step(pairs, {}, main[:labeled])

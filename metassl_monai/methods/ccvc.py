@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import Any
 
-from torch import nn
+from typing_extensions import Unpack
 
 from metassl_monai.networks import Features
 
 from .base import Batch, Step, all_images, pair_streams
-from .cml_pretraining import conflict
 from .cps import CrossPseudoSupervision
+from .terms import conflict
+from .two_networks import TwoNetworkArguments
 
 __all__ = ["ConflictCrossView"]
 
@@ -41,18 +42,10 @@ class ConflictCrossView(CrossPseudoSupervision):
         ValueError: when both networks are the same object.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-        second_network: nn.Module,
-        conflict_weight: float = 1.0,
-    ) -> None:
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp, second_network)
+    def __init__(self, *shared: Any, conflict_weight: float = 1.0, **named: Unpack[TwoNetworkArguments]) -> None:
+        super().__init__(*shared, **named)
         self.conflict_weight = conflict_weight
-        self.features = Features(network), Features(second_network)
+        self.features = Features(self.network), Features(self.second_network)
 
     def pairs(self, batch: Batch, step: int) -> Step:
         """Judge each network by the other on both streams, and the features by their likeness."""

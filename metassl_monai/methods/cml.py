@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from monai.networks.utils import eval_mode
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Unpack
 
 from metassl_monai.losses.functional import hard_label
 
 from .base import Batch, Pair, Step
-from .cml_pretraining import CrossViewPretraining
+from .cml_pretraining import CrossViewArguments, CrossViewPretraining
 from .components import largest_components
 
 __all__ = ["CrossViewMutualLearning"]
@@ -72,7 +72,7 @@ class CrossViewMutualLearning(CrossViewPretraining):
         >>> from metassl_monai.methods import CrossViewMutualLearning
         >>> from metassl_monai.networks import UNet2D
         >>> first, second = (UNet2D(1, 2, features=(4, 8), dropout=(0.0, 0.0)) for _ in range(2))
-        >>> method = CrossViewMutualLearning(first, *metassl_losses(2), lambda step: 1.0, second)
+        >>> method = CrossViewMutualLearning(first, *metassl_losses(2), lambda step: 1.0, second_network=second)
         >>> labeled = {"image": torch.rand(2, 1, 8, 8), "label": torch.zeros(2, 1, 8, 8)}
         >>> losses, _ = method({"labeled": labeled, "unlabeled": {"image": torch.rand(2, 1, 8, 8)}}, step=0)
         >>> sorted(losses)[:3]
@@ -83,20 +83,12 @@ class CrossViewMutualLearning(CrossViewPretraining):
 
     def __init__(
         self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-        second_network: nn.Module,
+        *shared: Any,
         unlabeled_weight: float = 1.0,
-        conflict_weight: float = 0.2,
-        box_fraction: float = 2 / 3,
-        cutmix: bool = True,
         labels_in_eval_mode: bool = False,
+        **named: Unpack[CrossViewArguments],
     ) -> None:
-        super().__init__(
-            network, labeled_loss, unlabeled_loss, ramp, second_network, conflict_weight, box_fraction, cutmix
-        )
+        super().__init__(*shared, **named)
         self.unlabeled_weight = unlabeled_weight
         self.labels_in_eval_mode = labels_in_eval_mode
 
@@ -133,5 +125,5 @@ class CrossViewMutualLearning(CrossViewPretraining):
         with self._without_gradient():
             return tuple(PseudoLabel.of(network(images)) for network in (self.network, self.second_network))
 
-    def _without_gradient(self) -> AbstractContextManager:
+    def _without_gradient(self) -> AbstractContextManager[Any]:
         return eval_mode(self.network, self.second_network) if self.labels_in_eval_mode else torch.no_grad()

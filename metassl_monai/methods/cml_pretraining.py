@@ -3,20 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from metassl_monai.losses.confidences import at_least_float
 from metassl_monai.networks import MeanOfTwo
 
-from .base import Batch, Method, Pair, Step
+from .base import Batch, Pair, Step, require_halves
 from .half_mix import HalfMix
+from .terms import conflict
+from .two_networks import TwoNetworkArguments, TwoNetworks
 
-__all__ = ["CrossViewPretraining", "View", "conflict"]
+__all__ = ["CrossViewArguments", "CrossViewPretraining", "View"]
 
 
 class View(NamedTuple):
@@ -28,7 +29,15 @@ class View(NamedTuple):
     """``(B, C, *spatial)``."""
 
 
-class CrossViewPretraining(Method):
+class CrossViewArguments(TwoNetworkArguments, total=False):
+    """Arguments of :class:`CrossViewPretraining`."""
+
+    conflict_weight: float
+    box_fraction: float
+    cutmix: bool
+
+
+class CrossViewPretraining(TwoNetworks):
     """Two networks learn from mixtures of labeled images and are driven to see them by different features.
 
     Each image of the first half of the batch shows an image of the second half in a box. The returned prediction is
@@ -55,28 +64,34 @@ class CrossViewPretraining(Method):
 
     def __init__(
         self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-        second_network: nn.Module,
+        *shared: Any,
         conflict_weight: float = 0.2,
         box_fraction: float = 2 / 3,
         cutmix: bool = True,
+        **named: Unpack[TwoNetworkArguments],
     ) -> None:
-        _check_networks(network, second_network)
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
-        self.second_network = second_network
+        super().__init__(*shared, **named)
         self.conflict_weight = conflict_weight
         self.mix = HalfMix(box_fraction)
         self.cutmix = cutmix
-        # in a tuple, where it is no submodule, else the state dict and DDP would hold every weight twice
-        self._mean_of_two = (MeanOfTwo(network, second_network),)
+
+    @staticmethod
+    def require_networks(network: nn.Module, second_network: nn.Module) -> None:
+        """Raise ValueError where a network has no halves, or the two share weights."""
+        networks = network, second_network
+        for each in networks:
+            require_halves(each, "whose features CML compares")
+        first, second = ({id(parameter) for parameter in each.parameters()} for each in networks)
+        if first & second:
+            raise ValueError(
+                "network and second_network share weights, so they would not be two views: "
+                'build a second one (in a config: "second_network_def": "%network_def").'
+            )
 
     @property
     def inference_network(self) -> nn.Module:
         """Both networks, whose mean probability is the prediction."""
-        return self._mean_of_two[0]
+        return MeanOfTwo(self.network, self.second_network)
 
     def pairs(self, batch: Batch, step: int) -> Step:
         """Judge both networks on mixtures of labeled images."""
@@ -116,50 +131,3 @@ class CrossViewPretraining(Method):
             f"{stream}/conflict": self.conflict_weight * conflict(first.features, second.features)
             for stream, (first, second) in streams.items()
         }
-
-
-def conflict(first: Tensor, second: Tensor) -> Tensor:
-    """How alike two networks see the same images: ``2 + 2 cos``, from 0, opposite, to 4, alike (CML, Eq. 1).
-
-    The cosine is taken over the channels and averaged over images and positions. In each of the two terms one network
-    moves and the other holds still. Features that are nowhere negative, as after a ReLU, do not come below 2.
-
-    Args:
-        first: features of one network, ``(B, channels, *coarse)``.
-        second: features of the other one, same shape.
-
-    Raises:
-        ValueError: when the shapes differ.
-
-    Example::
-
-        >>> import torch
-        >>> from metassl_monai.methods.cml_pretraining import conflict
-        >>> x = torch.tensor([[3.0, 4.0]]).view(1, 2, 1, 1)
-        >>> conflict(x, 2 * x), conflict(x, -x)
-        (tensor(4.), tensor(0.))
-    """
-    if first.shape != second.shape:
-        shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
-        raise ValueError(f"the two encoders end in features of shapes {shapes}: make them alike, or conflict_weight=0.")
-    return _opposition(first, second) + _opposition(second, first)
-
-
-def _opposition(moving: Tensor, still: Tensor) -> Tensor:
-    cosine = F.cosine_similarity(at_least_float(moving), at_least_float(still.detach()), dim=1, eps=1e-6)
-    return 1 + cosine.mean()
-
-
-def _check_networks(*networks: nn.Module) -> None:
-    for network in networks:
-        if not (hasattr(network, "encoder") and hasattr(network, "decoder")):
-            raise ValueError(
-                f"{type(network).__name__} has no `encoder` and `decoder`, whose features CML compares: "
-                "use a network of metassl_monai.networks, or give yours these two submodules."
-            )
-    first, second = ({id(parameter) for parameter in network.parameters()} for network in networks)
-    if first & second:
-        raise ValueError(
-            "network and second_network share weights, so they would not be two views: "
-            'build a second one (in a config: "second_network_def": "%network_def").'
-        )

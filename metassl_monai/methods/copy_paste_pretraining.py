@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+from typing_extensions import Unpack
 
 from metassl_monai.transforms import BidirectionalCopyPaste as CopyPaste
 
-from .base import Batch, Method, Pair, Step
+from .base import Batch, Method, MethodArguments, Pair, Step
 
 __all__ = ["CopyPastePretraining"]
 
@@ -34,15 +33,9 @@ class CopyPastePretraining(Method):
     names = {"labeled": ("own", "next"), "unlabeled": ()}
 
     def __init__(
-        self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-        box_fraction: float = 2 / 3,
-        apart: bool = True,
+        self, *shared: Any, box_fraction: float = 2 / 3, apart: bool = True, **named: Unpack[MethodArguments]
     ) -> None:
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
+        super().__init__(*shared, **named)
         self.paste = CopyPaste(box_fraction)
         self.apart = apart
 

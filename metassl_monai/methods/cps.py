@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-from torch import nn
-
-from .base import Batch, Method, Step, all_images, pair_streams, require_two
+from .base import Batch, Step, all_images, pair_streams
+from .two_networks import TwoNetworks
 
 __all__ = ["CrossPseudoSupervision"]
 
 
-class CrossPseudoSupervision(Method):
+class CrossPseudoSupervision(TwoNetworks):
     """Two networks of their own initialization see the same images; each is the reference of the other.
 
     Args:
@@ -25,20 +22,6 @@ class CrossPseudoSupervision(Method):
     Raises:
         ValueError: when both networks are the same object.
     """
-
-    names = {"labeled": ("network", "second_network"), "unlabeled": ("network", "second_network")}
-
-    def __init__(
-        self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-        second_network: nn.Module,
-    ) -> None:
-        require_two(network, second_network)
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
-        self.second_network = second_network
 
     def pairs(self, batch: Batch, step: int) -> Step:
         """Judge each network by the other on both streams."""

@@ -3,28 +3,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from metassl_monai.losses.confidences import at_least_float
+from metassl_monai.losses.confidences import confidence
 from metassl_monai.losses.decoupled import DIRECTED, SURE
-from metassl_monai.losses.thresholds import sum_over_ranks
+from metassl_monai.losses.functional import sum_over_ranks
+from metassl_monai.losses.precision import at_least_float
 from metassl_monai.networks import Features
-from metassl_monai.networks.second_decoder import fresh_copy
 
-from .alhvr_terms import confidence
-from .base import Batch, Method, Step, all_images, at_unannotated, pair_streams
+from .base import Batch, MethodArguments, Step, at_unannotated, pair_streams
+from .two_decoders import TwoDecoders
 
 __all__ = ["DecoupledConsistency", "attention_distance"]
 
 LARGEST_THRESHOLD = 0.95
 
 
-class DecoupledConsistency(Method):
+class DecoupledConsistency(TwoDecoders):
     """One encoder and two decoders, judged by each other on unlabeled voxels as far as a threshold of confidence says.
 
     Where both decoders are sure, each learns the other's label; elsewhere only the less sure one learns, from the surer
@@ -58,41 +59,41 @@ class DecoupledConsistency(Method):
         threshold: confidence above which a decoder is sure, in [0, 1], a scalar; it moves in training mode only.
     """
 
-    names = {"labeled": ("network", "second_decoder"), "unlabeled": ("network", "second_decoder")}
+    title = "DC-Net"
     threshold: Tensor
 
     def __init__(
         self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
+        *shared: Any,
         num_classes: int,
         iterations: int,
         distillation_weight: float = 1000.0,
+        **named: Unpack[MethodArguments],
     ) -> None:
-        decoder: Any = getattr(network, "decoder", None)
-        if not (hasattr(network, "encoder") and hasattr(decoder, "blocks")):
+        if iterations < 1:
+            raise ValueError(f"iterations={iterations}: the threshold needs at least one iteration.")
+        super().__init__(*shared, **named)
+        blocks: Any = self.first_decoder.blocks
+        taps = [f"blocks.{i}" for i in reversed(range(len(blocks)))]
+        # the first one's are not used: code that is compiled for a decoder without hooks would serve both
+        self.readers = [Features(each, taps) for each in (self.first_decoder, self.second_decoder)]
+        self.iterations = iterations
+        self.distillation_weight = distillation_weight
+        self.register_buffer("threshold", torch.tensor(1 / num_classes))
+
+    def require_network(self, network: nn.Module) -> None:
+        """Raise ValueError where the network has no halves, or no levels whose attention is compared."""
+        if not (hasattr(network, "encoder") and hasattr(getattr(network, "decoder", None), "blocks")):
             raise ValueError(
                 f"{type(network).__name__} has no `encoder` and `decoder` with `blocks`, whose attention DC-Net "
                 "compares: use UNet2D or VNet3D of metassl_monai.networks."
             )
-        if iterations < 1:
-            raise ValueError(f"iterations={iterations}: the threshold needs at least one iteration.")
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
-        self.second_decoder = fresh_copy(decoder)
-        taps = [f"blocks.{i}" for i in reversed(range(len(decoder.blocks)))]
-        # the first one's are not used: code that is compiled for a decoder without hooks would serve both
-        self.readers = [Features(each, taps) for each in (decoder, self.second_decoder)]
-        self.iterations = iterations
-        self.distillation_weight = distillation_weight
-        self.register_buffer("threshold", torch.tensor(1 / num_classes))
 
     def pairs(self, batch: Batch, step: int) -> Step:
         """Judge each decoder by the other on both streams, and the encoder's attention by the second decoder's."""
         target = batch["labeled"]["label"]
         labeled = len(target)
-        encoded = self.network.get_submodule("encoder")(all_images(batch))
+        encoded = self.encoded(batch)
         (first, _), (second, decoded) = (reader(encoded) for reader in self.readers)
         sureness = confidence(first[labeled:]), confidence(second[labeled:])
         if self.training:

@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from metassl_monai.losses.functional import soft_dice
 from metassl_monai.networks import Features, MeanOfTwo
+from metassl_monai.options import check_option
 
 from . import dualnet_terms as terms
-from .base import Batch, Method, Pair, Step, all_images, at_unannotated, require_two
+from .base import Batch, Pair, Step, all_images, at_unannotated
+from .two_networks import TwoNetworkArguments, TwoNetworks
 
 __all__ = ["DualNet"]
 
@@ -28,7 +31,7 @@ class _View(NamedTuple):
     """Of the unlabeled images, ``(B_u, 1, *spatial)``."""
 
 
-class DualNet(Method):
+class DualNet(TwoNetworks):
     """Two networks see the same images; each learns from the other's pseudo-labels, but for the most uncertain ones.
 
     In each batch the network with the lower Dice loss on the labeled images is the *teacher* of two further terms: the
@@ -71,21 +74,15 @@ class DualNet(Method):
         >>> from metassl_monai.networks import ResNet34VNet3D, VNet3D
         >>> networks = [kind(1, 2, features=(2, 4, 4, 4, 4)) for kind in (VNet3D, ResNet34VNet3D)]
         >>> losses, ramps = metassl_losses(2), (lambda step: 1.0, GaussianRamp(6000))
-        >>> method = DualNet(networks[0], *losses, ramps[0], networks[1], ramps[1])
+        >>> method = DualNet(networks[0], *losses, ramps[0], second_network=networks[1], contrastive_ramp=ramps[1])
         >>> image, label = torch.randn(2, 1, 16, 16, 32), torch.zeros(2, 1, 16, 16, 32)
         >>> sorted(method({"labeled": {"image": image, "label": label}, "unlabeled": {"image": image}}, 0)[0])[:3]
         ['extra/contrast', 'extra/regularization', 'extra/uncertainty']
     """
 
-    names = {"labeled": ("network", "second_network"), "unlabeled": ("network", "second_network")}
-
     def __init__(
         self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-        second_network: nn.Module,
+        *shared: Any,
         contrastive_ramp: Callable[[int], float] | None,
         feature: str = "decoder.blocks.3",
         keep: float = 0.8,
@@ -94,16 +91,15 @@ class DualNet(Method):
         regularization: bool = True,
         temperature: float = 0.5,
         review: float = 0.0,
-        roles: str = "loss",
+        roles: Literal["loss", "fixed"] = "loss",
+        **named: Unpack[TwoNetworkArguments],
     ) -> None:
         _check(keep, temperature, roles)
-        require_two(network, second_network)
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
-        self.second_network = second_network
+        super().__init__(*shared, **named)
         self.contrastive_ramp = contrastive_ramp
         self.feature = feature
         taps = () if contrastive_ramp is None else (feature,)
-        self.readers = [Features(each, taps) for each in (network, second_network)]
+        self.readers = [Features(each, taps) for each in (self.network, self.second_network)]
         self.keep = keep
         self.pseudo_labels = pseudo_labels
         self.uncertainty = uncertainty
@@ -187,5 +183,4 @@ def _check(keep: float, temperature: float, roles: str) -> None:
         raise ValueError(f"keep={keep} is no share: choose one above 0 and up to 1.")
     if temperature < 0:
         raise ValueError(f"temperature={temperature} is negative: choose 0 for hard targets, or more.")
-    if roles not in ("loss", "fixed"):
-        raise ValueError(f"roles={roles!r} is unknown: choose 'loss' or 'fixed'.")
+    check_option("roles", roles, ("loss", "fixed"))

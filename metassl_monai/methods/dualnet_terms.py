@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metassl_monai.losses.confidences import at_least_float
-from metassl_monai.losses.functional import cross_entropy_map, hard_label, masked_mean
-
-from .entropy import normalized_entropy
+from metassl_monai.losses.functional import cross_entropy_map, hard_label, masked_mean, normalized_entropy
+from metassl_monai.losses.precision import at_least_float
 
 __all__ = ["consistency", "contrast", "reliable", "review", "uncertainty"]
 
@@ -138,7 +136,8 @@ def _prototype(unit: Tensor, inside: Tensor) -> Tensor:
 
 
 def _distance(features: Tensor, prototype: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(features - prototype, dim=1, keepdim=True)
+    term: Tensor = torch.linalg.vector_norm(features - prototype, dim=1, keepdim=True)
+    return term
 
 
 def _mean_of_valid(terms: list[tuple[Tensor, Tensor]]) -> Tensor:

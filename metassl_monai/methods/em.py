@@ -6,9 +6,9 @@ from __future__ import annotations
 import torch
 
 from metassl_monai.ignore import IGNORE
+from metassl_monai.losses.functional import normalized_entropy
 
 from .base import Batch, Method, Pair, Step, all_images
-from .entropy import normalized_entropy
 
 __all__ = ["EntropyMinimization"]
 

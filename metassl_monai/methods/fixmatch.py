@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
-from torch import nn
+from typing_extensions import Unpack
 
-from .base import Batch, Method, Pair, Step, all_images
+from metassl_monai.options import check_option
+
+from .base import Batch, Method, MethodArguments, Pair, Step, all_images
 
 __all__ = ["FixMatch"]
 
@@ -34,16 +36,10 @@ class FixMatch(Method):
     names = {"labeled": ("weak", "strong"), "unlabeled": ("strong",)}
 
     def __init__(
-        self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-        labeled_views: str = "both",
+        self, *shared: Any, labeled_views: Literal["both", "weak"] = "both", **named: Unpack[MethodArguments]
     ) -> None:
-        if labeled_views not in ("both", "weak"):
-            raise ValueError(f"labeled_views={labeled_views!r} is unknown: choose 'both' or 'weak'.")
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
+        check_option("labeled_views", labeled_views, ("both", "weak"))
+        super().__init__(*shared, **named)
         self.labeled_views = labeled_views
 
     def pairs(self, batch: Batch, step: int) -> Step:

@@ -52,7 +52,7 @@ class HalfMix(Randomizable):
         if get_seed() is not None:
             self.set_random_state(seed=get_seed())
 
-    def randomize(self, spatial_shape: Sequence[int], device: torch.device | str | None = None) -> None:  # type: ignore[override]
+    def randomize(self, spatial_shape: Sequence[int], device: torch.device | str | None = None) -> None:
         """Draw the place of the box and make its mask, on ``device``."""
         sides = [max(1, int(self.box_fraction * size)) for size in spatial_shape]
         self.mask = box_masks([get_random_patch(spatial_shape, sides, self.R)], spatial_shape, device)

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Unpack
 
-from .base import Batch, Step, pair_streams
+from .base import Batch, MethodArguments, Step, pair_streams
 from .mean_teacher import MeanTeacher
 
 __all__ = ["InterpolationConsistency"]
@@ -35,18 +36,10 @@ class InterpolationConsistency(MeanTeacher):
         ValueError: when ``alpha`` is not positive.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-        decay: float = 0.99,
-        alpha: float = 0.2,
-    ) -> None:
+    def __init__(self, *shared: Any, decay: float = 0.99, alpha: float = 0.2, **named: Unpack[MethodArguments]) -> None:
         if alpha <= 0:
             raise ValueError(f"alpha={alpha}: shares need a positive one, such as the benchmark's 0.2.")
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp, decay, noise=0.0)
+        super().__init__(*shared, decay=decay, noise=0.0, **named)
         self.shares = torch.distributions.Beta(alpha, alpha)
 
     def pairs(self, batch: Batch, step: int) -> Step:

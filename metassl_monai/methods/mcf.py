@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from metassl_monai.losses.correction import label_distance
 from metassl_monai.losses.functional import hard_label, masked_mean, soft_dice
@@ -14,6 +15,7 @@ from metassl_monai.networks import MeanOfTwo
 
 from .base import Batch, Step, all_images, at_unannotated, pair_streams
 from .cps import CrossPseudoSupervision
+from .two_networks import TwoNetworkArguments
 
 __all__ = ["MutualCorrection"]
 
@@ -44,16 +46,8 @@ class MutualCorrection(CrossPseudoSupervision):
         ValueError: when both networks are the same object.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-        second_network: nn.Module,
-        review_weight: float = 0.5,
-    ) -> None:
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp, second_network)
+    def __init__(self, *shared: Any, review_weight: float = 0.5, **named: Unpack[TwoNetworkArguments]) -> None:
+        super().__init__(*shared, **named)
         self.review_weight = review_weight
 
     def pairs(self, batch: Batch, step: int) -> Step:

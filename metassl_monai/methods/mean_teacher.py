@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Unpack
 
-from .base import Batch, Method, Step, all_images, pair_streams
+from .base import Batch, Method, MethodArguments, Step, all_images, pair_streams
 from .ema import ema_update
 
 __all__ = ["MeanTeacher"]
@@ -34,17 +35,9 @@ class MeanTeacher(Method):
 
     names = {"labeled": ("network",), "unlabeled": ("network",)}
 
-    def __init__(
-        self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-        decay: float = 0.99,
-        noise: float = 0.1,
-    ) -> None:
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
-        self.teacher = copy.deepcopy(network).requires_grad_(False)
+    def __init__(self, *shared: Any, decay: float = 0.99, noise: float = 0.1, **named: Unpack[MethodArguments]) -> None:
+        super().__init__(*shared, **named)
+        self.teacher = copy.deepcopy(self.network).requires_grad_(False)
         self.decay = decay
         self.noise = noise
 
@@ -59,7 +52,8 @@ class MeanTeacher(Method):
     def judged(self, batch: Batch, own: Tensor) -> Tensor:
         """Logits of the teacher on both streams; ``own``, of the labeled images, where its own would be idle."""
         if self.reads_labeled_references:
-            return self.teacher(self.noisy(all_images(batch)))
+            logits: Tensor = self.teacher(self.noisy(all_images(batch)))
+            return logits
         unlabeled = self.teacher(self.noisy(batch["unlabeled"]["image"]))
         labeled = self.labeled_reference(lambda x: self.teacher(self.noisy(x)), batch["labeled"]["image"], own)
         return torch.cat([labeled, unlabeled])

@@ -3,24 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Unpack
 
-from metassl_monai.losses.confidences import at_least_float
-from metassl_monai.losses.functional import WEIGHT_FLOOR, hard_label
+from metassl_monai.losses.functional import WEIGHT_FLOOR, hard_label, normalized_entropy
+from metassl_monai.losses.precision import at_least_float
 from metassl_monai.networks import Features
-from metassl_monai.networks.second_decoder import fresh_copy
 
-from .alhvr_terms import Prototypes, cosines
-from .base import Batch, Method, Step, all_images, at_unannotated, pair_streams
-from .entropy import normalized_entropy
+from .base import Batch, MethodArguments, Step, at_unannotated, pair_streams
+from .prototypes import Prototypes, cosines
+from .two_decoders import TwoDecoders
 
 __all__ = ["ReliableMutualLearning", "reliability"]
 
 
-class ReliableMutualLearning(Method):
+class ReliableMutualLearning(TwoDecoders):
     """One encoder and two decoders; at each unlabeled voxel the one of less entropy teaches the other one (MLRP).
 
     The mask of a pair is 0 where its decoder is the surer one, or both are alike, and elsewhere the teacher's
@@ -32,8 +32,7 @@ class ReliableMutualLearning(Method):
     two decoders differ in how they upsample; here the second one is the first one with other initial weights.
 
     Args:
-        network: must have ``encoder``, which maps images to a list of features, and ``decoder``, which maps such a list
-            to logits, as the networks of :mod:`metassl_monai.networks` have.
+        network: see :class:`TwoDecoders`.
         labeled_loss: see :class:`Method`.
         unlabeled_loss: see :class:`Method`; :class:`ReliablePseudoLabelLoss` is the method's own.
         ramp: see :class:`Method`.
@@ -44,31 +43,18 @@ class ReliableMutualLearning(Method):
         ValueError: when the network has no ``encoder`` or no ``decoder``, or that has no submodule ``tap``.
     """
 
-    names = {"labeled": ("network", "second_decoder"), "unlabeled": ("network", "second_decoder")}
+    title = "MLRP"
 
-    def __init__(
-        self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-        tap: str,
-    ) -> None:
-        if not (hasattr(network, "encoder") and hasattr(network, "decoder")):
-            raise ValueError(
-                f"{type(network).__name__} has no `encoder` and `decoder`, of which MLRP doubles the latter: "
-                "use a network of metassl_monai.networks, or give yours these two submodules."
-            )
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
-        self.second_decoder = fresh_copy(network.get_submodule("decoder"))
+    def __init__(self, *shared: Any, tap: str, **named: Unpack[MethodArguments]) -> None:
+        super().__init__(*shared, **named)
         self.tap = tap
-        self.readers = [Features(decoder, [tap]) for decoder in (network.get_submodule("decoder"), self.second_decoder)]
+        self.readers = [Features(decoder, [tap]) for decoder in (self.first_decoder, self.second_decoder)]
 
     def pairs(self, batch: Batch, step: int) -> Step:
         """Judge each decoder by the other on both streams, on unlabeled images where that one is surer."""
         target = batch["labeled"]["label"]
         labeled = len(target)
-        encoded = self.network.get_submodule("encoder")(all_images(batch))
+        encoded = self.encoded(batch)
         (first, tapped), (second, tapped_too) = (reader(encoded) for reader in self.readers)
         pairs, unannotated = [], []
         for name, prediction, reference, features in (

@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from metassl_monai.losses.correction import label_distance, uniform_divergence
 from metassl_monai.losses.functional import hard_label, masked_mean
 
 from .base import Batch, Step, overlap, require_two
-from .bcp import BidirectionalCopyPaste, in_halves
+from .bcp import BidirectionalCopyPaste, CopyPasteArguments, in_halves
 
 __all__ = ["DiscrepancyCorrection"]
 
@@ -51,19 +51,14 @@ class DiscrepancyCorrection(BidirectionalCopyPaste):
 
     def __init__(
         self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
+        *shared: Any,
         second_network: nn.Module,
-        decay: float = 0.99,
-        unlabeled_weight: float = 0.5,
-        box_fraction: float = 2 / 3,
         distance_weight: float = 0.5,
         uniform_weight: float = 0.05,
+        **named: Unpack[CopyPasteArguments],
     ) -> None:
-        require_two(network, second_network)
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp, decay, unlabeled_weight, box_fraction)
+        super().__init__(*shared, **named)
+        require_two(self.network, second_network)
         self.second_network = second_network
         self.distance_weight = distance_weight
         self.uniform_weight = uniform_weight

@@ -3,15 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Unpack
 
-from .base import Batch, Step, aside, at_unannotated
+from .base import Batch, MethodArguments, Ramp, Step, aside, at_unannotated
 from .mean_teacher import MeanTeacher
 
-__all__ = ["SelectiveMeanTeacher"]
+__all__ = ["SelectiveArguments", "SelectiveMeanTeacher"]
+
+
+class SelectiveArguments(MethodArguments, total=False):
+    """Arguments of :class:`SelectiveMeanTeacher`."""
+
+    schedule: Ramp
+    limits: Sequence[float] | None
+    decay: float
+    noise: float
 
 
 class SelectiveMeanTeacher(MeanTeacher):
@@ -39,19 +49,17 @@ class SelectiveMeanTeacher(MeanTeacher):
 
     def __init__(
         self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-        schedule: Callable[[int], float],
+        *shared: Any,
+        schedule: Ramp,
         limits: Sequence[float] | None = None,
         decay: float = 0.99,
         noise: float = 0.1,
+        **named: Unpack[MethodArguments],
     ) -> None:
         limits = self.published_limits if limits is None else tuple(limits)
         if not all(0 <= limit <= 1 for limit in limits):
             raise ValueError(f"limits={limits}: choose parts of the largest entropy, between 0 and 1.")
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp, decay, noise)
+        super().__init__(*shared, decay=decay, noise=noise, **named)
         self.schedule = schedule
         self.limits = limits
 

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Unpack
 
-from .entropy import normalized_entropy
-from .selective import SelectiveMeanTeacher
+from metassl_monai.losses.functional import normalized_entropy
+
+from .selective import SelectiveArguments, SelectiveMeanTeacher
 
 __all__ = ["UncertaintyAwareMeanTeacher"]
 
@@ -41,21 +43,10 @@ class UncertaintyAwareMeanTeacher(SelectiveMeanTeacher):
 
     published_limits = (0.75, 1.0)
 
-    def __init__(
-        self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-        schedule: Callable[[int], float],
-        limits: Sequence[float] | None = None,
-        decay: float = 0.99,
-        noise: float = 0.1,
-        passes: int = 8,
-    ) -> None:
+    def __init__(self, *shared: Any, passes: int = 8, **named: Unpack[SelectiveArguments]) -> None:
         if passes < 1:
             raise ValueError(f"passes={passes}: the uncertainty needs at least one pass of the teacher.")
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp, schedule, limits, decay, noise)
+        super().__init__(*shared, **named)
         self.passes = passes
 
     @torch.no_grad()

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
+from metassl_monai.losses.functional import log_mean_probabilities
 from metassl_monai.networks import Features
 
-from .base import Batch, Method, Pair, Step, all_images
+from .base import Batch, Method, MethodArguments, Pair, Step, all_images
 from .perturbations import feature_noise, most_active_dropout
 
 __all__ = ["UncertaintyRectifiedPyramid"]
@@ -51,18 +53,12 @@ class UncertaintyRectifiedPyramid(Method):
 
     names = dict.fromkeys(("labeled", "unlabeled"), ("scale_1", *PERTURBATIONS))
 
-    def __init__(
-        self,
-        network: nn.Module,
-        labeled_loss: nn.Module | Mapping[str, nn.Module],
-        unlabeled_loss: nn.Module | Mapping[str, nn.Module],
-        ramp: Callable[[int], float],
-    ) -> None:
-        blocks, head = _blocks_and_head(network)
-        super().__init__(network, labeled_loss, unlabeled_loss, ramp)
+    def __init__(self, *shared: Any, **named: Unpack[MethodArguments]) -> None:
+        super().__init__(*shared, **named)
+        blocks, head = _blocks_and_head(self.network)
         levels = range(len(blocks) - 2, len(blocks) - 2 - len(PERTURBATIONS), -1)
         self.taps = {name: f"decoder.blocks.{i}" for name, i in zip(PERTURBATIONS, levels, strict=True)}
-        self.features = Features(network, taps=list(self.taps.values()))
+        self.features = Features(self.network, taps=list(self.taps.values()))
         self.heads = nn.ModuleDict({n: _head_like(head, blocks[i]) for n, i in zip(self.taps, levels, strict=True)})
 
     def pairs(self, batch: Batch, step: int) -> Step:
@@ -70,8 +66,7 @@ class UncertaintyRectifiedPyramid(Method):
         target = batch["labeled"]["label"]
         labeled = len(target)
         scales = self.scales(all_images(batch))
-        # log of the mean probabilities, up to a constant
-        mean = torch.stack([logits.detach().log_softmax(dim=1) for logits in scales.values()]).logsumexp(dim=0)
+        mean = log_mean_probabilities([logits.detach() for logits in scales.values()])
         pairs = []
         for name, logits in scales.items():
             pairs.append(Pair(logits[:labeled], mean[:labeled], name, target, weight=1 / len(scales)))
@@ -102,4 +97,5 @@ def _blocks_and_head(network: nn.Module) -> tuple[Any, Any]:
 def _head_like(head: Any, block: nn.Module) -> nn.Module:
     """A head of the same kind for the features that a block puts out."""
     last = [part for part in block.modules() if isinstance(part, nn.Conv2d | nn.Conv3d)][-1]
-    return type(head)(last.out_channels, head.out_channels, head.kernel_size, padding=head.padding)
+    made: nn.Module = type(head)(last.out_channels, head.out_channels, head.kernel_size, padding=head.padding)
+    return made

@@ -158,7 +158,7 @@ class Features:
         except ValueError:
             return ()
 
-    def _listen(self, run: Callable, x: Any, substitute: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _listen(self, run: Callable[..., Any], x: Any, substitute: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         bus = self._bus
         bus.recorded, bus.substitute = {}, dict(substitute)
         try:

@@ -10,7 +10,8 @@ from monai.networks.blocks import Convolution
 from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
-from .vnet3d import STYLE, VNetDecoder, draw_weights
+from .sides import check_sides
+from .vnet3d import STYLE, InitialWeights, VNetDecoder, draw_weights
 
 __all__ = ["ResNet34VNet3D", "ResNetEncoder"]
 
@@ -49,8 +50,7 @@ class ResNetEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map images ``(B, in_channels, H, W, D)`` to the features of all levels, from full resolution down."""
-        if x.shape[-1] % self.divisor != 0 or x.shape[-2] % self.divisor != 0 or x.shape[-3] % self.divisor != 0:
-            raise ValueError(f"image sides must be multiples of {self.divisor}: resize or pad the images first.")
+        check_sides(x, self.divisor)
         levels: list[Tensor] = [self.stem(x)]
         for stage in self.stages:
             levels.append(stage(levels[-1]))
@@ -95,7 +95,7 @@ class ResNet34VNet3D(nn.Module):
         features: Sequence[int] = (16, 32, 64, 128, 256),
         dropout: float = 0.5,
         blocks: Sequence[int] = (3, 4, 6, 3),
-        init: str = "default",
+        init: InitialWeights = "default",
     ) -> None:
         super().__init__()
         self.encoder = ResNetEncoder(in_channels, features, blocks)
@@ -104,7 +104,8 @@ class ResNet34VNet3D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(B, in_channels, H, W, D)`` to logits ``(B, out_channels, H, W, D)``."""
-        return self.decoder(self.encoder(x))
+        logits: Tensor = self.decoder(self.encoder(x))
+        return logits
 
 
 def _stage(in_channels: int, out_channels: int, number: int) -> nn.Sequential:

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import Tensor, nn
 
-__all__ = ["SecondDecoder", "fresh_copy"]
+from .copies import fresh_copy
+
+__all__ = ["SecondDecoder"]
 
 
 class SecondDecoder(nn.Module):
@@ -36,18 +36,5 @@ class SecondDecoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images to logits."""
-        return self.decoder(self.encoder(x))
-
-
-def fresh_copy(module: nn.Module) -> nn.Module:
-    """Copy a module and give the copy initial weights of its own, drawn as the module's were.
-
-    Each part draws anew by its ``reset_parameters``, a whole after its parts: so a decoder that starts from other
-    weights than its convolutions would by themselves has the last word.
-    """
-    fresh = copy.deepcopy(module)
-    for part in reversed(list(fresh.modules())):
-        reset = getattr(part, "reset_parameters", None)
-        if reset is not None:
-            reset()
-    return fresh
+        logits: Tensor = self.decoder(self.encoder(x))
+        return logits

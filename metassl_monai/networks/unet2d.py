@@ -10,6 +10,8 @@ import torch
 from monai.networks.blocks import Convolution, UpSample
 from torch import Tensor, nn
 
+from .sides import check_sides
+
 __all__ = ["UNet2D"]
 
 
@@ -65,7 +67,8 @@ class UNet2D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(B, in_channels, H, W)`` to logits ``(B, out_channels, H, W)``."""
-        return self.decoder(self.encoder(x))
+        logits: Tensor = self.decoder(self.encoder(x))
+        return logits
 
 
 class _Encoder(nn.Module):
@@ -80,8 +83,7 @@ class _Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the features of each level, from full resolution down."""
-        if x.shape[-1] % self.divisor != 0 or x.shape[-2] % self.divisor != 0:
-            raise ValueError(f"image sides must be multiples of {self.divisor}: resize or pad the images first.")
+        check_sides(x, self.divisor)
         features: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x = block(x if i == 0 else self.pool(x))
@@ -107,7 +109,8 @@ class _Decoder(nn.Module):
         x = features[-1]
         for i, (up, block) in enumerate(zip(self.upsample, self.blocks)):  # noqa: B905 (TorchScript knows no strict)
             x = block(torch.cat([features[-2 - i], up(x)], dim=1))
-        return self.head(x).contiguous()  # channels first, as softmax and losses want them
+        logits: Tensor = self.head(x).contiguous()  # channels first, as softmax and losses want them
+        return logits
 
 
 def _double_convolution(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:

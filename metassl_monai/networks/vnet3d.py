@@ -5,15 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
-__all__ = ["INITIAL_WEIGHTS", "VNet3D", "VNetDecoder", "VNetEncoder", "draw_weights"]
+from metassl_monai.options import check_option
 
-INITIAL_WEIGHTS = ("default", "kaiming")
+from .sides import check_sides
+
+__all__ = ["INITIAL_WEIGHTS", "InitialWeights", "VNet3D", "VNetDecoder", "VNetEncoder", "draw_weights"]
+
+InitialWeights: TypeAlias = Literal["default", "kaiming"]
+INITIAL_WEIGHTS = get_args(InitialWeights)
 
 STYLE: dict[str, Any] = {"norm": "batch", "act": ("relu", {"inplace": True}), "adn_ordering": "NA"}
 HALVE: dict[str, Any] = {"strides": 2, "kernel_size": 2, "padding": 0}
@@ -50,8 +55,7 @@ class VNetEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map images ``(B, in_channels, H, W, D)`` to the features of all levels, from full resolution down."""
-        if x.shape[-1] % self.divisor != 0 or x.shape[-2] % self.divisor != 0 or x.shape[-3] % self.divisor != 0:
-            raise ValueError(f"image sides must be multiples of {self.divisor}: resize or pad the images first.")
+        check_sides(x, self.divisor)
         levels: list[Tensor] = []
         for block, down in zip(self.blocks, self.down):  # noqa: B905 (one block more; TorchScript knows no strict)
             levels.append(block(x))
@@ -77,7 +81,9 @@ class VNetDecoder(nn.Module):
         torch.Size([1, 3, 8, 8, 4])
     """
 
-    def __init__(self, out_channels: int, features: Sequence[int], dropout: float, init: str = "default") -> None:
+    def __init__(
+        self, out_channels: int, features: Sequence[int], dropout: float, init: InitialWeights = "default"
+    ) -> None:
         super().__init__()
         self.init = init
         levels = range(len(features) - 2, -1, -1)
@@ -99,7 +105,8 @@ class VNetDecoder(nn.Module):
         x = features[-1]
         for i, (up, block) in enumerate(zip(self.up, self.blocks)):  # noqa: B905 (TorchScript knows no strict)
             x = block(up(x) + features[-2 - i])
-        return self.head(self.dropout(x)).contiguous()  # channels first, as softmax and losses want them
+        logits: Tensor = self.head(self.dropout(x)).contiguous()  # channels first, as softmax and losses want them
+        return logits
 
 
 class VNet3D(nn.Module):
@@ -139,7 +146,7 @@ class VNet3D(nn.Module):
         out_channels: int = 2,
         features: Sequence[int] = (16, 32, 64, 128, 256),
         dropout: float = 0.5,
-        init: str = "default",
+        init: InitialWeights = "default",
     ) -> None:
         super().__init__()
         self.encoder = VNetEncoder(in_channels, features, dropout)
@@ -149,7 +156,8 @@ class VNet3D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(B, in_channels, H, W, D)`` to logits ``(B, out_channels, H, W, D)``."""
-        return self.decoder(self.encoder(x))
+        logits: Tensor = self.decoder(self.encoder(x))
+        return logits
 
 
 def _stack(in_channels: int, out_channels: int, level: int) -> nn.Sequential:
@@ -157,7 +165,7 @@ def _stack(in_channels: int, out_channels: int, level: int) -> nn.Sequential:
     return nn.Sequential(*(Convolution(3, channels, out_channels, **STYLE) for channels in inputs))
 
 
-def draw_weights(module: nn.Module, init: str) -> None:
+def draw_weights(module: nn.Module, init: InitialWeights) -> None:
     """Give the 3D convolutions of a module initial weights; biases stay as PyTorch draws them.
 
     Args:
@@ -176,8 +184,7 @@ def draw_weights(module: nn.Module, init: str) -> None:
         >>> 1.3 < float(convolution.weight.std() * (8 * 27) ** 0.5) < 1.5
         True
     """
-    if init not in INITIAL_WEIGHTS:
-        raise ValueError(f"init={init!r} is unknown: choose one of {INITIAL_WEIGHTS}.")
+    check_option("init", init, INITIAL_WEIGHTS)
     if init == "kaiming":
         for part in module.modules():
             if isinstance(part, nn.Conv3d | nn.ConvTranspose3d):

@@ -90,8 +90,7 @@ def collect_folder(
     cases = name_subjects(found.cases, subject, images)
     axes = check_headers(cases, len(found.channels) or 1)
     if kept is not None:
-        cases = [case._replace(key=kept.get(str(case.subject), case.key)) if case.label else case for case in cases]
-        validation = None if "validation" in kept.values() else 0
+        cases, validation = _as_kept(cases, kept)
     lists, remarks = divide_cases(cases, validation, seed, where)
     ignored = _ignored(found.ignore, ignore, where)
     names = found.names | read_label_names(label_names)
@@ -99,8 +98,7 @@ def collect_folder(
     table = found.fixed or class_table(values, names, ignored, where)
     root = _common_folder(lists)
     write_datalist(_datalist(found, lists, table, ignored, root, seed), out / "datalist.json")
-    seldom = seldom_annotated(values, table) if axes == 3 else ()
-    remarks += [remark for remark in (shared_beginnings(cases), *_list_remarks(lists), *seldom) if remark]
+    further = (shared_beginnings(cases), *_list_remarks(lists), *(seldom_annotated(values, table) if axes == 3 else ()))
     return Collected(
         datalist=out / "datalist.json",
         dataset_dir=root,
@@ -110,8 +108,14 @@ def collect_folder(
         channels=found.channels,
         endings=found.endings,
         spacing_known=found.spacing_known,
-        remarks=(*found.remarks, *remarks),
+        remarks=(*found.remarks, *remarks, *filter(None, further)),
     )
+
+
+def _as_kept(cases: Sequence[Case], kept: Mapping[str, str]) -> tuple[list[Case], int | None]:
+    """Put subjects back into their lists; the number of subjects to hold out of the others: none where some are."""
+    cases = [case._replace(key=kept.get(str(case.subject), case.key)) if case.label else case for case in cases]
+    return cases, None if "validation" in kept.values() else 0
 
 
 def _ignored(of_layout: int | None, given: int | None, where: Path) -> int | None:

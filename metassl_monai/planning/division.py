@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metassl_monai.data import DatalistError
-from metassl_monai.data.datalist import LISTS
+from metassl_monai.data.datalist_structure import LISTS
 
 from .found import Case
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from metassl_monai.data import DatalistError, validate_datalist
 from metassl_monai.data.channels import case_stem, image_files
-from metassl_monai.data.datalist import LISTS, parse_json
+from metassl_monai.data.datalist import parse_json
+from metassl_monai.data.datalist_structure import LISTS
 
 from .found import Case, Found
 from .label_names import json_label_names

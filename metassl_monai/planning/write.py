@@ -9,9 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
-
 from metassl_monai.files import atomic_write
+from metassl_monai.recipes import (
+    Config,
+    bundle_configs,
+    format_config,
+    lay_upon,
+    method_ids,
+    methods,
+    neutral_training,
+    overlay_of,
+    part,
+)
 
 from .pages import bundle_page
 from .pipelines import (
@@ -26,14 +35,8 @@ from .plan import Decision, PlanError
 
 __all__ = ["TEMPLATES", "write_bundle"]
 
-Config = dict[str, Any]
-
-TEMPLATES = {
-    "slices": "acdc_cardiac_mri_segmentation",
-    "patches": "brats2019_mri_segmentation",
-    "tiles": "digestpath_pathology_segmentation",
-}
-"""The bundle whose streams, handlers and methods a new bundle takes over."""
+TEMPLATES = {"slices": "acdc", "patches": "brats2019", "tiles": "digestpath"}
+"""The data set whose streams, handlers and methods a new bundle takes over."""
 
 _SHARED = ("device_data", "evaluate", "hidden_labels", "mean_of_two", "monitor", "multi_gpu_train", "plain", "tracking")
 _PLANNED = (
@@ -53,7 +56,6 @@ _POLYNOMIAL = {
     "total_iters": "$@epochs * @iterations_per_epoch",
     "power": 0.9,
 }
-_NOT_METHODS = ("train", "inference", "metadata", *_SHARED)
 
 
 def write_bundle(
@@ -72,30 +74,36 @@ def write_bundle(
         PlanError: for a method that has no overlay.
     """
     plan = {decision.name: decision.value for decision in decisions}
-    source = templates / TEMPLATES[plan["dimension"]] / "configs"
-    neutral = _merged([source / "train.json", *([source / "cps.json"] if plan["dimension"] == "tiles" else [])])
-    neutral = _planned_training(neutral, plan, datalist, out, dataset_dir)
-    overlays = _overlays(source, neutral)
-    if plan["method"] not in overlays:
-        raise PlanError(f"--set method={plan['method']}: no such method: choose one of {', '.join(sorted(overlays))}.")
-    chosen = [overlays[plan["method"]], _losses(plan["losses"])]
-    train = _default(neutral, chosen)
-    folder = out / "configs"
-    for name, overlay in overlays.items():
-        _write(folder / f"{name}.json", _undoing(overlay, neutral, train))
-    for name in _SHARED:
-        _write(folder / f"{name}.json", _read(source / f"{name}.json"))
-    _write(
-        folder / "metassl.json",
-        {"_desc_": "MetaSSL's losses. Give it after the method's overlay."} | _losses("metassl"),
-    )
-    _write(folder / "train.json", train)
-    _write(folder / "inference.json", _planned_inference(_read(source / "inference.json"), train, plan, datalist, out))
-    _write(folder / "metadata.json", _metadata(_read(source / "metadata.json"), plan, datalist))
-    with atomic_write(folder / "logging.conf") as file:
+    source = templates / part(f"data_sets/{TEMPLATES[plan['dimension']]}")["bundle"] / "configs"
+    configs = _configs(out, plan, datalist, dataset_dir)
+    metadata = json.loads((source / "metadata.json").read_text(encoding="utf-8"))
+    for name, config in {**configs, "metadata": _metadata(metadata, plan, datalist)}.items():
+        with atomic_write(out / "configs" / f"{name}.json") as file:
+            file.write(format_config(config))
+    with atomic_write(out / "configs" / "logging.conf") as file:
         file.write((source / "logging.conf").read_text(encoding="utf-8"))
     with atomic_write(out / "docs" / "README.md") as file:
         file.write(bundle_page(out.name, decisions, datalist))
+
+
+def _configs(out: Path, plan: Mapping[str, Any], datalist: Mapping[str, Any], dataset_dir: Path) -> dict[str, Config]:
+    template = TEMPLATES[plan["dimension"]]
+    neutral = _planned_training(neutral_training(template), plan, datalist, out, dataset_dir)
+    ids = {name: _method(name, template, neutral) for name in methods(template)}
+    if plan["method"] not in ids:
+        raise PlanError(f"--set method={plan['method']}: no such method: choose one of {', '.join(sorted(ids))}.")
+    train = copy.deepcopy(neutral)
+    lay_upon(train, ids[plan["method"]])
+    overlays = {
+        name: {"_desc_": f"The method {name!r}; give it after train.json.", **overlay_of(own, neutral, train)}
+        for name, own in ids.items()
+    }
+    lay_upon(train, _losses(plan["losses"]))  # which an overlay leaves as the plan has them
+    shipped = bundle_configs(template)
+    inference = _planned_inference(shipped["inference"], train, plan, datalist, out)
+    metassl = {"_desc_": "MetaSSL's losses. Give it after the method's overlay."} | _losses("metassl")
+    shared = {name: shipped[name] for name in _SHARED}
+    return {**overlays, **shared, "metassl": metassl, "train": train, "inference": inference}
 
 
 def _planned_training(
@@ -173,37 +181,12 @@ def _grouped(datalist: Mapping[str, Any], inference: Config) -> Config:
     }
 
 
-def _overlays(source: Path, neutral: Config) -> dict[str, Config]:
-    """Return the methods' overlays without what the plan decides."""
-    overlays = {}
-    for file in sorted(source.glob("*.json")):
-        content = _read(file)
-        if file.stem in _NOT_METHODS or "method_def" not in content or file.stem.startswith("ref_"):
-            continue
-        kept = {key: value for key, value in content.items() if key not in _PLANNED and key != "first_stage"}
-        kept["_desc_"] = f"The method {file.stem!r}; give it after train.json."
-        if "pretrain" in content:
-            kept["first_stage"] = content["first_stage"]
-            if neutral["optimizer"]["_target_"].endswith("AdamW"):
-                kept["pretrain"] = {**content["pretrain"], "optimizer": _adamw("@pretrain::method_def.to(@device)")}
-        overlays[file.stem] = kept
-    return overlays
-
-
-def _default(neutral: Config, overlays: Sequence[Config]) -> Config:
-    parser = ConfigParser(copy.deepcopy(neutral))
-    for overlay in overlays:
-        for key, value in overlay.items():
-            if key != "_desc_":
-                parser.set(copy.deepcopy(value), key, True)
-    return dict(parser.get())
-
-
-def _undoing(overlay: Config, neutral: Config, train: Config) -> Config:
-    """Begin an overlay with what the default method has changed and it does not say itself."""
-    changed = {key: value for key, value in neutral.items() if train[key] != value and key not in overlay}
-    changed = {key: value for key, value in changed.items() if key not in ("labeled_loss", "unlabeled_loss", "preset")}
-    return {"_desc_": overlay["_desc_"], **changed, **overlay}  # first, since an overlay may change a part of it
+def _method(name: str, template: str, neutral: Config) -> Config:
+    """Return the ids of a method without what the plan decides."""
+    ids = {key: value for key, value in method_ids(name, template).items() if key not in _PLANNED}
+    if "pretrain" in ids and neutral["optimizer"]["_target_"].endswith("AdamW"):
+        ids["pretrain"]["optimizer"] = _adamw("@pretrain::method_def.to(@device)")
+    return ids
 
 
 def _losses(kind: str) -> Config:
@@ -249,19 +232,3 @@ def _metadata(metadata: Config, plan: Mapping[str, Any], datalist: Mapping[str, 
         channels = datalist.get("channels") or ["image"]
         image |= {"num_channels": len(channels), "channel_def": {str(i): name for i, name in enumerate(channels)}}
     return metadata
-
-
-def _merged(files: Sequence[Path]) -> Config:
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in files])
-    return dict(parser.get())
-
-
-def _read(file: Path) -> Config:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _write(file: Path, content: Config) -> None:
-    with atomic_write(file) as target:
-        json.dump(content, target, indent=4)
-        target.write("\n")

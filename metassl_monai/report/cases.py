@@ -8,14 +8,16 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
-from scipy import stats
 
 from metassl_monai.files import atomic_write, write_json
+
+from .intervals import FRACTIONS, mean_interval
+from .subjects import subject_means
 
 __all__ = ["CaseRow", "case_rows", "format_summary", "summarize", "write_case_table"]
 
@@ -63,7 +65,8 @@ def summarize(rows: Sequence[CaseRow]) -> list[dict[str, Any]]:
     Cases of one subject are not independent: ACDC has two frames of each patient, and a heart that is hard at one is
     hard at the other. An interval over the cases would count each patient twice and come out too narrow. So the cases
     of a subject are averaged first, and mean and interval are taken over the subjects' means: Student's t, n - 1
-    degrees of freedom. The interval is not clipped to the range of the metric.
+    degrees of freedom, on a scale that keeps it in the range of the metric, see
+    :func:`~metassl_monai.report.intervals.mean_interval`.
 
     Args:
         rows: Rows of any number of cases, as :func:`case_rows` gives them.
@@ -82,7 +85,7 @@ def summarize(rows: Sequence[CaseRow]) -> list[dict[str, Any]]:
         ...         (("a1", 0.8), ("a2", 1.0), ("b1", 0.7))]
         >>> [row] = summarize(rows)
         >>> f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]", row["cases"], row["subjects"], row["nan"]
-        ('0.80 [-0.47, 2.07]', 3, 2, 0)
+        ('0.80 [0.00, 1.00]', 3, 2, 0)
     """
     structures = dict.fromkeys(row["structure"] for row in rows)
     names = _metric_names(rows)
@@ -155,25 +158,11 @@ def format_summary(
 
 
 def _summary_row(structure: str, metric: str, rows: Sequence[CaseRow]) -> dict[str, Any]:
-    by_subject: dict[str, list[float]] = {}
-    for row in rows:
-        by_subject.setdefault(row["subject"], []).append(row[metric])
-    means = [mean for mean in map(_mean, by_subject.values()) if not math.isnan(mean)]
-    low, high = _interval(means)
+    means = [*subject_means((row["subject"], row[metric]) for row in rows).values()]
+    low, high = mean_interval(means, metric in FRACTIONS)
+    mean = fmean(means) if means else math.nan
     counts = {"cases": len(rows), "subjects": len(means), "nan": sum(math.isnan(row[metric]) for row in rows)}
-    return {"structure": structure, "metric": metric, "mean": _mean(means), "low": low, "high": high, **counts}
-
-
-def _mean(values: Iterable[float]) -> float:
-    valid = [value for value in values if not math.isnan(value)]
-    return fmean(valid) if valid else math.nan
-
-
-def _interval(means: Sequence[float]) -> tuple[float, float]:
-    if len(means) < 2:
-        return math.nan, math.nan
-    half = float(stats.t.ppf(0.975, len(means) - 1)) * stdev(means) / math.sqrt(len(means))
-    return fmean(means) - half, fmean(means) + half
+    return {"structure": structure, "metric": metric, "mean": mean, "low": low, "high": high, **counts}
 
 
 def _metric_names(rows: Iterable[CaseRow]) -> list[str]:

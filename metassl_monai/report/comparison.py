@@ -13,6 +13,7 @@ from rich.text import Text
 from scipy import optimize, stats
 
 from .cases import CaseRow
+from .subjects import LEVEL, subject_means, t_interval
 
 __all__ = [
     "Comparison",
@@ -23,7 +24,6 @@ __all__ = [
     "subject_differences",
 ]
 
-_LEVEL = 0.05
 _POWER = 0.8
 _DECIMALS = 12  # of a difference: rounding errors must neither break a tie nor make a rank of a zero
 _MOST_NAMED = 5
@@ -80,10 +80,9 @@ def paired_comparison(differences: Sequence[float]) -> Comparison:
     if n < 2:
         return Comparison(n, mean, *[math.nan] * 5)
     error = stdev(values) / math.sqrt(n)
-    half = float(stats.t.ppf(1 - _LEVEL / 2, n - 1)) * error
     p_t = 2 * float(stats.t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
     p_wilcoxon = float(stats.wilcoxon(values).pvalue) if any(values) else 1.0
-    return Comparison(n, mean, mean - half, mean + half, p_t, p_wilcoxon, _detectable_errors(n) * error)
+    return Comparison(n, mean, *t_interval(values), p_t, p_wilcoxon, _detectable_errors(n) * error)
 
 
 def subject_differences(
@@ -111,7 +110,7 @@ def subject_differences(
         >>> subject_differences(a, b, "dice")
         {'p': 0.125, 'q': 0.25}
     """
-    return _subject_means(_case_differences(rows_a, rows_b, metric, structure))
+    return subject_means(_case_differences(rows_a, rows_b, metric, structure))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -200,7 +199,7 @@ def format_comparison(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _detectable_errors(n: int) -> float:
     """Mean difference, in standard errors, at which a paired t-test of n units has the power."""
-    critical = float(stats.t.ppf(1 - _LEVEL / 2, n - 1))
+    critical = float(stats.t.ppf(1 - LEVEL / 2, n - 1))
     # The other tail adds less than 1e-6 of power here, and scipy has no number for much of it.
     return float(optimize.brentq(lambda shift: stats.nct.sf(critical, n - 1, shift) - _POWER, 0, 3 * critical))
 
@@ -211,7 +210,7 @@ def _compare_metric(
     rows = {}
     for structure in structures:
         differences = _case_differences(rows_a, rows_b, metric, structure)
-        comparison = paired_comparison([*_subject_means(differences).values()])
+        comparison = paired_comparison([*subject_means(differences).values()])
         missing = sum(math.isnan(value) for _, value in differences)
         rows[structure] = {"structure": structure, "metric": metric, **comparison._asdict(), "nan": missing}
     # the mean over a single structure repeats it, and is no test of its own
@@ -229,14 +228,6 @@ def _case_differences(
     a, b = (_by_case(name, rows, structure) for name, rows in (("A", rows_a), ("B", rows_b)))
     _refuse_difference("case", a.keys(), b.keys())
     return [(row["subject"], row[metric] - b[case][metric]) for case, row in a.items()]
-
-
-def _subject_means(differences: Sequence[tuple[str, float]]) -> dict[str, float]:
-    by_subject: dict[str, list[float]] = {}
-    for subject, difference in differences:
-        if not math.isnan(difference):
-            by_subject.setdefault(subject, []).append(difference)
-    return {subject: fmean(values) for subject, values in by_subject.items()}
 
 
 def _by_case(name: str, rows: Sequence[CaseRow], structure: str) -> dict[str, CaseRow]:

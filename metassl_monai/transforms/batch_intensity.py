@@ -137,7 +137,8 @@ def _tail(sigma: float) -> int:
 
 
 def _unit(taps: int) -> np.ndarray:
-    return (np.arange(taps) == taps // 2).astype(np.float32)
+    image: np.ndarray = (np.arange(taps) == taps // 2).astype(np.float32)
+    return image
 
 
 def _filtered(images: Tensor, axis: int, kernels: Tensor) -> Tensor:

@@ -3,39 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial, singledispatch
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-from monai.transforms import (
-    Compose,
-    EnsureTyped,
-    Identityd,
-    OneOf,
-    RandAdjustContrastd,
-    RandAffined,
-    RandFlipd,
-    RandGaussianNoise,
-    RandGaussianNoised,
-    RandGaussianSmooth,
-    RandGaussianSmoothd,
-    Randomizable,
-    RandRotate90d,
-    RandRotated,
-    RandScaleIntensityFixedMean,
-    RandSpatialCropd,
-    RandStdShiftIntensity,
-)
+from monai.transforms import Compose, EnsureTyped, Randomizable, RandSpatialCropd
 from torch import Tensor
 
-from . import batch_intensity, batch_spatial
-from .views import RandCutout, WeakStrongViewsd
+from . import batch_spatial
+from .batch_steps import Batch, Move, Step, batch_step
 
 __all__ = ["BatchTransform"]
-
-Batch = dict[Hashable, Tensor]
-Step = Callable[[np.random.RandomState, Batch], Batch]
 
 
 class BatchTransform(Randomizable):
@@ -68,12 +47,12 @@ class BatchTransform(Randomizable):
         [[2.0, 3.0], [0.0, 1.0]]
     """
 
-    def __init__(self, transform: Callable | None) -> None:
+    def __init__(self, transform: Callable[..., Any] | None) -> None:
         chain = list(Compose(transform).flatten().transforms) if transform is not None else []
         self.roi_size: Sequence[int] | None = None
         if chain and isinstance(chain[0], RandSpatialCropd):
             self.roi_size = _roi_size(chain.pop(0))
-        self.steps = _joined([_step(each) for each in chain if not isinstance(each, EnsureTyped)])
+        self.steps = _joined([batch_step(each) for each in chain if not isinstance(each, EnsureTyped)])
 
     def randomize(self, data: Any = None) -> None:
         """Draw nothing: each step draws when it is called."""
@@ -86,32 +65,23 @@ class BatchTransform(Randomizable):
         return changed
 
 
-class _Move:
-    """A spatial step: how its matrices are drawn, and, where it interpolates, how."""
-
-    def __init__(
-        self, keys: Sequence[Hashable], draw: batch_spatial.Draw, modes: Sequence[str] = (), padding: str = ""
-    ) -> None:
-        self.keys, self.draw, self.modes, self.padding = tuple(keys), draw, tuple(modes), padding
-
-
-def _joined(steps: Sequence[_Move | Step]) -> list[Step]:
+def _joined(steps: Sequence[Move | Step]) -> list[Step]:
     """Make one resampling of moves in a row, of which at most one interpolates."""
     result: list[Step] = []
-    row: list[_Move] = []
+    row: list[Move] = []
     for step in [*steps, None]:
-        joins = isinstance(step, _Move) and all(move.keys == step.keys for move in row)
+        joins = isinstance(step, Move) and all(move.keys == step.keys for move in row)
         if row and not (joins and not (step.modes and any(move.modes for move in row))):  # type: ignore[union-attr]
             result.append(partial(_resample, row))
             row = []
-        if isinstance(step, _Move):
+        if isinstance(step, Move):
             row.append(step)
         elif step is not None:
             result.append(step)
     return result
 
 
-def _resample(moves: Sequence[_Move], random: np.random.RandomState, batch: Batch) -> Batch:
+def _resample(moves: Sequence[Move], random: np.random.RandomState, batch: Batch) -> Batch:
     keys = moves[0].keys
     first = next((batch[key] for key in keys if key in batch), None)
     if first is None:
@@ -125,175 +95,9 @@ def _resample(moves: Sequence[_Move], random: np.random.RandomState, batch: Batc
     return batch_spatial.resample(batch, matrices, dict(zip(keys, modes, strict=True)), padding)
 
 
-def _change(keys: Sequence[Hashable], change: batch_intensity.Change) -> Step:
-    def step(random: np.random.RandomState, batch: Batch) -> Batch:
-        return {**batch, **{key: change(random, batch[key].float()) for key in keys if key in batch}}
-
-    return step
-
-
-@singledispatch
-def _step(transform: Any) -> _Move | Step:
-    name = type(transform).__name__
-    raise ValueError(f"{name} is not known for batches: leave it out, or load the data without device_data.json.")
-
-
-@_step.register
-def _(transform: Identityd) -> _Move:
-    return _Move(transform.keys, batch_spatial.unmoved)
-
-
-@_step.register
-def _(transform: RandFlipd) -> _Move:
-    axis = transform.flipper.spatial_axis
-    if axis is None:
-        raise ValueError("RandFlipd without spatial_axis is not known for batches: name its axes.")
-    return _Move(transform.keys, batch_spatial.flips(transform.prob, [axis] if isinstance(axis, int) else axis))
-
-
-@_step.register
-def _(transform: RandRotate90d) -> _Move:
-    return _Move(transform.keys, batch_spatial.quarter_turns(transform.prob, transform.max_k, transform.spatial_axes))
-
-
-@_step.register
-def _(transform: RandRotated) -> _Move:
-    turn = transform.rand_rotate
-    if not turn.keep_size or any(transform.align_corners):
-        raise ValueError("RandRotated with keep_size=False or align_corners=True is not known for batches.")
-    ranges = [turn.range_x, turn.range_y, turn.range_z]
-    return _interpolating(transform, batch_spatial.affine_maps(transform.prob, rotate=ranges))
-
-
-@_step.register
-def _(transform: RandAffined) -> _Move:
-    if transform.rand_affine.spatial_size is not None:
-        raise ValueError("RandAffined with spatial_size is not known for batches: crop before it.")
-    grid = transform.rand_affine.rand_affine_grid
-    ranges = {
-        "rotate": _between(grid.rotate_range),
-        "shear": _between(grid.shear_range),
-        "translate": _between(grid.translate_range),
-        "scale": [(1 + low, 1 + high) for low, high in _between(grid.scale_range)],
-    }
-    return _interpolating(transform, batch_spatial.affine_maps(transform.prob, **ranges))
-
-
-@_step.register
-def _(transform: Compose) -> _Move | Step:
-    moves = [_step(each) for each in transform.flatten().transforms if not isinstance(each, EnsureTyped)]
-    if not all(isinstance(move, _Move) and not move.modes for move in moves):
-        raise ValueError("a Compose inside OneOf is known for batches where it only flips and turns by right angles.")
-
-    def draw(random: np.random.RandomState, number: int, shape: Sequence[int]) -> np.ndarray:
-        matrices = batch_spatial.unmoved(random, number, shape)
-        for move in moves:
-            matrices = matrices @ move.draw(random, number, shape)  # type: ignore[union-attr]
-        return matrices
-
-    return _Move(moves[0].keys, draw)  # type: ignore[union-attr]
-
-
-@_step.register
-def _(transform: OneOf) -> _Move:
-    moves = [_step(each) for each in transform.transforms]
-    interpolating = [move for move in moves if isinstance(move, _Move) and move.modes]
-    if not all(isinstance(move, _Move) for move in moves) or len(interpolating) > 1:
-        raise ValueError("OneOf is known for batches where it moves samples, and one of its transforms interpolates.")
-    how = (interpolating[0].modes, interpolating[0].padding) if interpolating else ()
-    draws = [move.draw for move in moves]  # type: ignore[union-attr]
-    return _Move(moves[0].keys, batch_spatial.one_of(draws, transform.weights), *how)  # type: ignore[union-attr]
-
-
-@_step.register
-def _(transform: RandAdjustContrastd) -> Step:
-    adjuster = transform.adjuster
-    if adjuster.invert_image or adjuster.retain_stats:
-        raise ValueError("RandAdjustContrastd with invert_image or retain_stats is not known for batches.")
-    return _change(transform.keys, batch_intensity.contrast(transform.prob, adjuster.gamma))
-
-
-@_step.register
-def _(transform: RandGaussianSmoothd) -> Step:
-    return _change(transform.keys, _intensity(transform.rand_smooth, transform.prob))
-
-
-@_step.register
-def _(transform: RandGaussianNoised) -> Step:
-    return _change(transform.keys, _intensity(transform.rand_gaussian_noise, transform.prob))
-
-
-@_step.register
-def _(transform: WeakStrongViewsd) -> Step:
-    strong = transform.views.strong
-    if transform.views.weak is not None or not isinstance(strong, Compose):
-        raise ValueError(
-            "WeakStrongViewsd with a weak view, or a strong one that is no Compose, is not known for batches."
-        )
-    changes = [_intensity(each, each.prob) for each in strong.transforms]
-
-    def step(random: np.random.RandomState, batch: Batch) -> Batch:
-        views: Batch = {}
-        for key in transform.keys:
-            view = batch[key].float()
-            for change in changes:
-                view = change(random, view)
-            views[f"{key}_{transform.strong_postfix}"] = view
-        return {**batch, **views}
-
-    return step
-
-
-@singledispatch
-def _intensity(transform: Any, prob: float) -> batch_intensity.Change:
-    raise ValueError(f"{type(transform).__name__} is not known for batches: leave it out of the strong view.")
-
-
-@_intensity.register
-def _(transform: RandGaussianSmooth, prob: float) -> batch_intensity.Change:
-    if transform.approx != "erf":
-        raise ValueError(f"RandGaussianSmooth with approx={transform.approx!r} is not known for batches: use 'erf'.")
-    return batch_intensity.gaussian_blur(prob, [transform.sigma_x, transform.sigma_y, transform.sigma_z])
-
-
-@_intensity.register
-def _(transform: RandGaussianNoise, prob: float) -> batch_intensity.Change:
-    return batch_intensity.gaussian_noise(prob, transform.mean, transform.std, transform.sample_std)
-
-
-@_intensity.register
-def _(transform: RandScaleIntensityFixedMean, prob: float) -> batch_intensity.Change:
-    if transform.channel_wise or transform.preserve_range or not transform.fixed_mean:
-        raise ValueError("RandScaleIntensityFixedMean is known for batches with its default options alone.")
-    return batch_intensity.scale_about_mean(prob, transform.factors)
-
-
-@_intensity.register
-def _(transform: RandStdShiftIntensity, prob: float) -> batch_intensity.Change:
-    if transform.channel_wise or transform.nonzero:
-        raise ValueError("RandStdShiftIntensity is known for batches with its default options alone.")
-    return batch_intensity.shift_by_deviation(prob, transform.factors)
-
-
-@_intensity.register
-def _(transform: RandCutout, prob: float) -> batch_intensity.Change:
-    return batch_intensity.cutout(prob, (transform.holes, transform.max_holes or transform.holes), transform.fractions)
-
-
-def _interpolating(transform: RandRotated | RandAffined, draw: batch_spatial.Draw) -> _Move:
-    paddings = {str(padding) for padding in transform.padding_mode}
-    if len(paddings) > 1:
-        raise ValueError(f"{type(transform).__name__} with several padding modes is not known for batches.")
-    return _Move(transform.keys, draw, [str(mode) for mode in transform.mode], paddings.pop())
-
-
-def _between(ranges: Sequence[Any]) -> list[tuple[float, float]]:
-    known = [each for each in ranges if each is not None]
-    return [tuple(each) if isinstance(each, Sequence) else (-each, each) for each in known]
-
-
 def _roi_size(transform: RandSpatialCropd) -> Sequence[int]:
     cropper: Any = transform.cropper
     if cropper.random_size or not cropper.random_center:
         raise ValueError("RandSpatialCropd is known for batches with random_size=False and random_center=True.")
-    return cropper.roi_size
+    size: Sequence[int] = cropper.roi_size
+    return size

@@ -76,7 +76,7 @@ class WeakStrongViews(Randomizable):
         (4.0, 8.0)
     """
 
-    def __init__(self, strong: Callable | None = None, weak: Callable | None = None) -> None:
+    def __init__(self, strong: Callable[..., Any] | None = None, weak: Callable[..., Any] | None = None) -> None:
         self.strong = _photometric_jitter() if strong is None else strong
         self.weak = weak
 
@@ -134,8 +134,8 @@ class WeakStrongViewsd(Randomizable, MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        strong: Callable | None = None,
-        weak: Callable | None = None,
+        strong: Callable[..., Any] | None = None,
+        weak: Callable[..., Any] | None = None,
         strong_postfix: str = "strong",
         allow_missing_keys: bool = False,
     ) -> None:
@@ -160,12 +160,13 @@ class WeakStrongViewsd(Randomizable, MapTransform):
         return item
 
 
-def _intensity(name: str, transform: Callable, image: Tensor) -> Tensor:
+def _intensity(name: str, transform: Callable[..., Any], image: Tensor) -> Tensor:
     # a copy, since several of MONAI's intensity transforms work in place
     view = transform(image.clone())
     if view.shape != image.shape or _moved(view, image):
         raise ValueError(f"{name} changed the geometry of the image: do that before, where both views share it.")
-    return view
+    found: Tensor = view
+    return found
 
 
 def _moved(view: Tensor, image: Tensor) -> bool:

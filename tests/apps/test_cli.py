@@ -11,6 +11,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from metassl_monai import __version__
 from metassl_monai.bundle import locate
 from metassl_monai.cli import app
 
@@ -36,6 +37,10 @@ def test_train_runs_the_bundle_with_its_overlays_in_order_and_passes_ids_on(comm
     order = [files.index(f"{name}.json") for name in ("train", "mean_teacher", "plain", "acdc_small")]
     assert order == sorted(order)
     assert command[-2:] == ["--iterations", "5"]
+
+
+def test_version_is_that_of_the_package():
+    assert metassl("--version").output == f"metassl {__version__}\n"
 
 
 def test_infer_runs_the_bundle(commands):

@@ -19,6 +19,13 @@ def test_a_bundle_is_found_by_name_and_by_path(tmp_path):
         assert bundle_path(str(bundle_path(name))).samefile(bundle_path(name))
 
 
+def test_a_bundle_in_the_working_folder_goes_before_one_of_the_package(tmp_path, monkeypatch):
+    copy_bundle("phantom_segmentation", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert bundle_path("phantom_segmentation").resolve() == (tmp_path / "phantom_segmentation").resolve()
+    assert bundle_path("la_atrium_mri_segmentation").is_absolute()
+
+
 def test_an_unknown_bundle_names_the_known_ones():
     with pytest.raises(UserError, match=r"no bundle 'acdc'.*acdc_cardiac_mri_segmentation"):
         bundle_path("acdc")

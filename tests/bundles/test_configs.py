@@ -69,12 +69,6 @@ def test_a_bundle_has_every_file(bundle):
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_configs_are_formatted_as_the_model_zoo_wants(bundle):
-    for file in (bundle_path(bundle) / "configs").glob("*.json"):
-        assert file.read_text() == json.dumps(json.loads(file.read_text()), indent=4) + "\n", file.name
-
-
-@pytest.mark.parametrize("bundle", BUNDLES)
 def test_no_training_config_can_read_the_test_list(bundle):
     for name in ("train", "multi_gpu_train", "plain", *METHODS):
         assert not [text for text in strings(read(bundle, name)) if re.search(r"\btest\b|@split", text)], name

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -86,16 +87,22 @@ def test_monitor_and_hidden_labels_together_write_metrics_and_pictures(bundle, t
         assert name in history, name
     for prefix in ("hidden/network/accuracy/", "hidden/second_network/dice/"):
         assert any(name.startswith(prefix) for name in history), prefix
+    validated = [n for n, dice in zip((1, 2), history["val_mean_dice"], strict=True) if not math.isnan(dice)]
+    assert 2 in validated
     assert {file.name for file in (folder / "pictures").iterdir()} == {
         "accuracy.png",
         "counts.png",
         "epoch_0001.png",
         "epoch_0002.png",
+        "learning_rate.png",
+        "losses.png",
         "pseudo_labels.png",
         "regions_over_training.png",
         "thresholds.png",
         "unlabeled_0001.png",
         "unlabeled_0002.png",
+        "validation_dice.png",
+        *(f"validation_{epoch:04d}.png" for epoch in validated),
     }
 
 

@@ -15,7 +15,7 @@ import pytest
 from metassl_monai.bundle import check_data
 from metassl_monai.bundle.errors import UserError
 from metassl_monai.data import check_datalist, make_phantom
-from metassl_monai.data.aliases import alias_errors
+from metassl_monai.data.aliases import alias_problems
 
 LABELED, UNLABELED, VALIDATION, TEST = (f"phantom{number:03d}.nii.gz" for number in (1, 5, 3, 4))
 
@@ -105,8 +105,8 @@ def test_a_linked_folder_is_seen_through(dataset: Path) -> None:
     (dataset / "again").symlink_to("images")
     datalist = json.loads((dataset / "datalist.json").read_text())
     datalist["test"][0]["image"] = f"again/{LABELED}"
-    [error] = alias_errors(datalist, dataset)
-    assert error.args[1] == f"the image in `test` is the same file as images/{LABELED} in `labeled`"
+    [error] = alias_problems(datalist, dataset)
+    assert error.cause == f"the image in `test` is the same file as images/{LABELED} in `labeled`"
 
 
 def test_damaged_missing_and_malformed_entries_are_passed_over(dataset: Path) -> None:
@@ -117,7 +117,7 @@ def test_damaged_missing_and_malformed_entries_are_passed_over(dataset: Path) ->
     datalist["labeled"].append("a")
     datalist["test"].append({"image": 3})
     datalist["validation"] = None
-    assert list(alias_errors(datalist, dataset)) == []
+    assert list(alias_problems(datalist, dataset)) == []
 
 
 def test_training_refuses_an_alias_in_a_list_that_it_does_not_read(dataset: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metassl_monai.data import Problem, check_datalist, check_images, make_phantom
+from metassl_monai.data import Problem, check_datalist, check_images, load_datalist, make_phantom
+from metassl_monai.data.parallel import for_each_case
 
 Damage = Callable[[Path], object]
 
@@ -242,3 +244,23 @@ def test_every_flipped_bit_of_a_compressed_image_is_found(tmp_path: Path) -> Non
         file.write_bytes(damaged)
         (problem,) = check_images([file])
         assert "cannot be read to its end" in problem.cause
+
+
+def test_a_working_folder_that_changes_meanwhile_hides_no_file(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ITK changes it when one thread loads a module while others read."""
+
+    def elsewhere(*arguments: Any, **options: Any) -> Any:
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        os.chdir(tmp_path / "elsewhere")
+        return for_each_case(*arguments, **options)
+
+    monkeypatch.chdir(phantom.parent)
+    monkeypatch.setattr("metassl_monai.data.check.for_each_case", elsewhere)
+    assert check_datalist("datalist.json", ".") == []
+    monkeypatch.chdir(phantom.parent)
+    items = load_datalist("datalist.json", "validation", ".")
+    assert check_images([os.path.relpath(item["image"]) for item in items]) == []
+    os.chdir(tmp_path)
+    assert all(os.path.exists(item[field]) for item in items for field in ("image", "label"))

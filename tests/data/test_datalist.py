@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from metassl_monai.data import DatalistError, load_datalist, read_datalist, validate_datalist, write_datalist
-from metassl_monai.data.datalist import datalist_errors
+from metassl_monai.data.datalist_structure import datalist_problems
 
 Datalist = dict[str, Any]
 
@@ -114,7 +114,7 @@ def test_sound_datalist_passes(datalist: Datalist) -> None:
 
 def test_one_mistake_is_one_error_and_two_are_two(datalist: Datalist) -> None:
     datalist["test"] = [_item("a"), _item("e"), _item("f") | {"case": "e"}, _item("g"), _item("g")]
-    assert [error.args[1] for error in datalist_errors(datalist, "tiny.json")] == [
+    assert [problem.cause for problem in datalist_problems(datalist, "tiny.json")] == [
         "`labeled` and `test` share subject a",
         "`test` has two items with the image images/g.nii.gz",
         "`test` has two items with the case e",

@@ -14,8 +14,8 @@ from monai.data import ITKReader
 from scipy.spatial.transform import Rotation
 
 from metassl_monai.data import read_scan
-from metassl_monai.data.datalist import DatalistError
-from metassl_monai.data.dicom import series_error
+from metassl_monai.data.dicom import series_problem
+from metassl_monai.data.problems import DatalistError
 
 SHAPE, SPACING, ORIGIN = (7, 6, 5), (0.8, 0.6, 2.5), (-12.0, 20.0, 100.0)
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
@@ -100,7 +100,7 @@ def _world(directions: np.ndarray, voxel: tuple[int, int, int]) -> np.ndarray:
 def test_voxels_are_where_they_are_in_the_world(tmp_path: Path, name: str) -> None:
     directions = ORIENTATIONS[name]
     image = read_scan(_write(tmp_path / "series", directions))
-    assert series_error(tmp_path / "series") is None
+    assert series_problem(tmp_path / "series") is None
     assert tuple(image.shape) == SHAPE
     np.testing.assert_array_equal(image.numpy(), _volume())
     assert image.numpy()[5, 2, 1] == 3000
@@ -138,7 +138,7 @@ def test_rescale_slope_and_intercept_are_applied_slice_by_slice(tmp_path: Path) 
 
 def test_positions_may_be_rounded(tmp_path: Path) -> None:
     places = [_place(z * SPACING[2] + 0.004 * SPACING[2] * (-1) ** z) for z in range(5)]
-    assert series_error(_write(tmp_path / "series", places=places)) is None
+    assert series_problem(_write(tmp_path / "series", places=places)) is None
 
 
 @pytest.mark.parametrize("tag", ["0018|0050", "0018|0088"])
@@ -246,14 +246,14 @@ def test_a_folder_that_is_no_volume_is_refused(tmp_path: Path, name: str) -> Non
     make, cause = MISTAKES[name]
     series = tmp_path / "series"
     make(series)
-    error = series_error(series)
-    assert error is not None
-    assert cause in error.args[1]
-    assert error.args[0] == str(series)
-    assert error.args[2]
+    problem = series_problem(series)
+    assert problem is not None
+    assert cause in problem.cause
+    assert problem.file == str(series)
+    assert problem.remedy
     with pytest.raises(DatalistError) as caught:
         read_scan(series)
-    assert str(caught.value) == str(error)
+    assert caught.value.problem == problem
 
 
 def test_a_tilt_within_the_tolerance_is_read_as_it_is(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from metassl_monai.data import case_loading, check_datalist, labeled_box, read_label, read_scan
-from metassl_monai.data.datalist import DatalistError
+from metassl_monai.data.problems import DatalistError
 
 SHAPE = (12, 10, 4)
 QFORM = np.array([[1.5, 0, 0, -20], [0, 1.5, 0, -30], [0, 0, 8, 5], [0, 0, 0, 1]])

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from metassl_monai.data import check_images, parallel, read_scan, sizes
-from metassl_monai.data.datalist import DatalistError
 from metassl_monai.data.parallel import for_each_case
+from metassl_monai.data.problems import DatalistError
 
 
 def nifti(file: Path, shape: tuple[int, ...], claimed: tuple[int, ...] = (), dtype: Any = np.int16) -> Path:

@@ -94,7 +94,8 @@ def draw(folder, cells=None, count=2, out="out"):
 
 
 def test_the_panels_are_the_predictions_on_disk_where_most_is_annotated(ran):
-    folder, [(images, maps, rows, title)] = ran
+    folder, [(images, maps, rows, title, labels)] = ran
+    assert labels["1"] == "left atrium"
     assert list(maps) == ["annotation", "supervised-plain", "supervised-paper"]
     assert title == "tiny: 1 labeled, subset 0, seed 7"
     items = read_datalist(folder / "out" / "tiny" / "supervised-plain_1_0_7" / "datalist.json")["validation"]

@@ -80,7 +80,8 @@ def test_a_picture_that_cannot_be_written_is_a_warning(make_run: Callable, tmp_p
 
 
 def test_curves_are_drawn_at_the_end_of_what_the_history_holds(make_run: Callable, tmp_path: Path) -> None:
-    for kind, expected in (("metassl", ["counts.png", "thresholds.png"]), ("own", [])):
+    always = ["learning_rate.png", "losses.png"]
+    for kind, expected in (("metassl", ["counts.png", *always, "thresholds.png"]), ("own", always)):
         history, folder = tmp_path / kind / "history.csv", tmp_path / kind / "pictures"
         folder.mkdir(parents=True)
         handlers = [TrainingStatistics(), History(history), TrainingCurves(history, folder)]

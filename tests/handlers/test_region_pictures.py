@@ -21,9 +21,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
     original = region_pictures.quadripartition_figure
 
-    def record(*arguments: Any) -> Any:
+    def record(*arguments: Any, **keywords: Any) -> Any:
         calls.append(arguments)
-        return original(*arguments)
+        return original(*arguments, **keywords)
 
     monkeypatch.setattr(region_pictures, "quadripartition_figure", record)
     return calls

@@ -115,7 +115,7 @@ def test_monitored_losses_train_as_the_own_ones_and_show_regions_and_thresholds(
     own, monitored = (runs[kind].method.state_dict() for kind in ("own", "monitored"))
     assert all(torch.equal(value, monitored[key]) for key, value in own.items())
     found = {key.split("/")[0] for key in runs["monitored"].trainer.state.metrics}
-    assert found == {"loss", "regions", "pixels", "threshold"}
+    assert found == {"loss", "learning_rate", "regions", "pixels", "threshold"}
     moved = [value for key, value in monitored.items() if key.endswith("threshold.values")]
     assert any((value != 0.5).any() for value in moved)
 
@@ -160,7 +160,12 @@ def test_measured_accuracies_are_those_at_the_end_of_the_epoch(make_run: Callabl
 
 def test_own_losses_have_neither_regions_nor_thresholds(make_run: Callable) -> None:
     metrics = make_run("cps", kind="own", epochs=1, handlers=[TrainingStatistics()]).train().trainer.state.metrics
-    assert {key.split("/")[0] for key in metrics} == {"loss"}
+    assert {key.split("/")[0] for key in metrics} == {"loss", "learning_rate"}
+
+
+def test_learning_rate_is_that_at_the_end_of_the_epoch(make_run: Callable) -> None:
+    metrics, _ = observed(run := make_run("supervised", epochs=2, handlers=[TrainingStatistics()]))
+    assert metrics[1]["learning_rate"] == run.trainer.optimizer.param_groups[0]["lr"] < metrics[0]["learning_rate"]
 
 
 @pytest.mark.parametrize("name", list(NAMES))

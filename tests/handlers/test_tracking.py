@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,15 @@ from typing import Any
 import pytest
 from ignite.engine import Engine, Events
 
-from metassl_monai.handlers import SafeMLFlowHandler, SavedConfig, TrainingCheckpoint, TrainingStatistics
+from metassl_monai.handlers import (
+    SafeMLFlowHandler,
+    SavedConfig,
+    TrainingCheckpoint,
+    TrainingPictures,
+    TrainingStatistics,
+    attach_to_run,
+)
+from metassl_monai.handlers.run_facts import data_fingerprints
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -69,6 +78,108 @@ def test_run_is_recorded_with_metrics_parameters_and_artifacts(
         assert stored.data.metrics[name] == pytest.approx(value)
         assert [point.step for point in client.get_metric_history(stored.info.run_id, name)] == [1, 2]
     assert [file.path for file in client.list_artifacts(stored.info.run_id)] == ["config.json"]
+
+
+def test_run_says_what_it_runs_with_and_on_and_on_which_data(database: str, make_run: Callable, tmp_path: Path) -> None:
+    run, tracking = make_run("cps", epochs=1), handler(database, "facts")
+    files = [tmp_path / f"{name}.nii.gz" for name in "ab"]
+    for file in files:
+        file.write_bytes(b"voxels")
+    run.trainer.data_loader.streams["unlabeled"].dataset.data = [{"image": str(file)} for file in files]
+    prints = data_fingerprints(run.trainer)
+    assert prints["unlabeled"]["cases"] == 2
+    files[0].write_bytes(b"other voxels")
+    assert data_fingerprints(run.trainer)["unlabeled"]["digest"] != prints["unlabeled"]["digest"]
+    engine = Engine(lambda engine, batch: None)
+    engine.data_loader = run.trainer.data_loader  # type: ignore[attr-defined]
+    engine.optimizer, engine.network = run.trainer.optimizer, run.trainer.network  # type: ignore[attr-defined]
+    engine.add_event_handler(Events.EPOCH_STARTED, lambda: engine.state.metrics.update(val_mean_dice=0.75))
+    tracking.attach(engine)
+    engine.run([1], max_epochs=1)
+    assert not tracking.failed
+    _, stored = recorded(database, "facts")
+    params = stored.data.params
+    assert (params["network"], params["optimizer"], params["learning_rate"]) == ("UNet2D", "Adam", "0.01")
+    assert params["unlabeled_cases"] == "2"
+    assert {"device", "python", "torch", "monai", "metassl_monai", "parameters"} <= set(params)
+    (data,) = [entry.dataset for entry in stored.inputs.dataset_inputs]
+    assert (data.name, json.loads(data.profile)) == ("unlabeled cases", {"cases": 2})
+    assert stored.data.tags["mlflow.note.content"].startswith("**Validation at the last epoch**: val_mean_dice 0.750")
+    assert stored.data.tags["mlflow.user"]
+
+
+@pytest.mark.parametrize("run_name", ["Lauf 1: Vorhof (links) 50% / ü", "../../etc", "x" * 900, 7])
+def test_odd_names_of_classes_runs_and_parameters_do_not_cost_the_tracking(
+    run_name: Any, database: str, make_run: Callable
+) -> None:
+    odd = {"val_dice/Vorhof (links), 50%": 0.5, "val_dice/../x": 0.25, "val_dice//": 1.0, "loss/" + "y" * 400: 2.0}
+    parameters = {"größe [mm]": "z" * 9000, "a;b": None}
+    tracking = handler(database, run_name, experiment_param=parameters)
+    run = make_run("supervised", epochs=1, handlers=[TrainingStatistics()], last_handlers=[tracking])
+    run.trainer.add_event_handler(Events.EPOCH_STARTED, lambda: run.trainer.state.metrics.update(odd))
+    run.train()
+    assert not tracking.failed
+    _, stored = recorded(database, str(run_name)[:250])
+    assert stored.data.metrics["val_dice/Vorhof _links__ 50_"] == 0.5
+    assert stored.data.metrics["0_validation/Vorhof _links__ 50_"] == 0.5
+    assert min(stored.data.metrics).startswith("0_validation/")
+    assert {0.25, 1.0, 2.0} <= set(stored.data.metrics.values())
+    assert len(stored.data.params["größe _mm_"]) == 6000
+
+
+def test_pictures_of_an_epoch_are_recorded_with_their_step(database: str, make_run: Callable, tmp_path: Path) -> None:
+    pictures = TrainingPictures(tmp_path / "pictures", interval=2)
+    tracking = handler(database, "pictures", artifacts=[str(tmp_path / "pictures")])
+    make_run("supervised", epochs=3, handlers=[TrainingStatistics(), pictures], last_handlers=[tracking]).train()
+    assert not tracking.failed
+    client, stored = recorded(database, "pictures")
+    names = [file.path for file in client.list_artifacts(stored.info.run_id, "images")]
+    assert {name.partition("+timestamp")[0] for name in names} == {"images/epoch+step+2", "images/epoch+step+3"}
+
+
+def test_load_of_the_machine_is_recorded_where_asked_for(
+    database: str, make_run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor = types.SimpleNamespace(start=lambda: calls.append("start"), finish=lambda: calls.append("finish"))
+    calls: list[str] = []
+    module = types.ModuleType("mlflow.system_metrics.system_metrics_monitor")
+    module.SystemMetricsMonitor = lambda *arguments, **keywords: monitor  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for asked in ("false", "true"):
+        monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", asked)
+        track(make_run, handler(database, f"load {asked}"), epochs=1, folder=asked).train()
+        assert calls == (["start", "finish"] if asked == "true" else [])
+
+
+def test_a_machine_whose_load_cannot_be_read_costs_one_warning_and_not_the_run(
+    database: str, make_run: Callable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setitem(sys.modules, "mlflow.system_metrics.system_metrics_monitor", None)
+    tracking = handler(database, "no load")
+    track(make_run, tracking, epochs=1).train()
+    assert not tracking.failed
+    _, stored = recorded(database, "no load")
+    assert "loss" in stored.data.metrics
+    (warning,) = warnings_of(caplog)
+    assert "no load of the machine in MLflow" in warning
+
+
+def test_files_made_later_are_attached_to_the_run_and_a_lost_server_is_a_warning(
+    empty: str, make_run: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    attach_to_run(tmp_path, [tmp_path / "cases.csv"], "evaluation")  # not tracked
+    track(make_run, remembering(empty, tmp_path), epochs=1).train()
+    (tmp_path / "cases.csv").write_text("case,dice")
+    attach_to_run(tmp_path, [tmp_path / "cases.csv"], "evaluation")
+    client, stored = recorded(empty, "some time")
+    assert [it.path for it in client.list_artifacts(stored.info.run_id, "evaluation")] == ["evaluation/cases.csv"]
+    assert stored.info.status == "FINISHED"
+    assert warnings_of(caplog) == []
+    (tmp_path / "mlflow_run.json").write_text(json.dumps({"tracking_uri": "http://127.0.0.1:9", "run_id": "x"}))
+    attach_to_run(tmp_path, [tmp_path / "cases.csv"], "evaluation")
+    (warning,) = warnings_of(caplog)
+    assert "evaluation is not in MLflow" in warning
 
 
 def test_iterations_are_recorded_where_asked_for(database: str, make_run: Callable) -> None:
@@ -214,6 +325,7 @@ def test_an_interrupted_run_has_its_config(database: str, make_run: Callable, tm
     with pytest.raises(KeyboardInterrupt):
         run.train()
     config = json.loads(saved.path.read_text())
+    assert json.loads((saved.path.parent / "environment.json").read_text())["network"] == "UNet2D"
     assert config["seed"] == 3
     assert config["device"].startswith("<object")
     client, stored = recorded(database, "with config")

@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from metassl_monai.bundle import check_command_line
 from metassl_monai.bundle.locate import bundle_path, config_files
 from metassl_monai.data import check_datalist, check_images
-from metassl_monai.data.datalist import DatalistError, datalist_errors, read_datalist
+from metassl_monai.data.datalist import read_datalist
+from metassl_monai.data.datalist_structure import datalist_problems
+from metassl_monai.data.problems import DatalistError, Problem
 from metassl_monai.losses import (
     PRESETS,
     CrossEntropyDiceLoss,
@@ -109,8 +111,8 @@ def folder():
 @given(edits=st.lists(st.tuples(st.sampled_from(PLACES), anything), min_size=1, max_size=4))
 def test_datalists(edits, folder):
     content = changed(edits)
-    errors = list(datalist_errors(content, "where"))
-    assert all(isinstance(error, DatalistError) and str(error) for error in errors)
+    errors = list(datalist_problems(content, "where"))
+    assert all(isinstance(error, Problem) and all(error) for error in errors)
     file = folder / "datalist.json"
     file.write_text(json.dumps(content))
     assert check_datalist(file, folder)  # no image is there

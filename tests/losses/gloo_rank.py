@@ -20,7 +20,7 @@ def main(rank: int, world_size: int, rendezvous: str, shard: str, output: str) -
     for name, (kind, options) in data["thresholds"].items():
         threshold = getattr(losses, kind)(**options)
         for _ in range(2):
-            threshold(data["confidence"], data["label"], data["mask"], data["reference"])
+            threshold.update(data["confidence"], data["label"], data["mask"], data["reference"])
         states[name] = threshold.state_dict()
     accuracies = losses.RegionAccuracyWeights(4, keep=0.6)
     for _ in range(2):

@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 from metassl_monai.losses import (
     AdaptiveThreshold,
+    ConflictPseudoLabelLoss,
     CrossEntropyDiceLoss,
+    CrossEntropyLinearDiceLoss,
+    DecoupledConsistencyLoss,
     FixedThreshold,
     FlexMatchThreshold,
     FreeMatchThreshold,
@@ -27,9 +30,14 @@ from metassl_monai.losses import (
     MetaSSLUnlabeledLoss,
     MonitoredLoss,
     PseudoLabelDiceLoss,
+    PseudoLabelLinearDiceLoss,
     PseudoLabelLoss,
     Region,
+    ReleasedLabeledLoss,
+    ReliablePseudoLabelLoss,
+    SharpenedMSELoss,
     SoftmaxMSELoss,
+    UncertaintyRectifiedLoss,
     metassl_losses,
 )
 from metassl_monai.losses import backbone as backbone_module
@@ -53,10 +61,10 @@ METASSL: dict[str, Callable[[int], nn.Module]] = {
     "labeled-fixed": lambda c: MetaSSLLabeledLoss(c, threshold=FixedThreshold(0.6), phi="linear"),
     "labeled-mad": lambda c: MetaSSLLabeledLoss(c, confidence="mad", threshold=AdaptiveThreshold(c, keep=0.5)),
     "labeled-consistency": lambda c: MetaSSLLabeledLoss(c, mode="consistency", beta=1.0),
-    "labeled-freematch-pair": lambda c: MetaSSLLabeledLoss(
+    "labeled-freematch-pair": lambda c: ReleasedLabeledLoss(
         c, threshold=FreeMatchThreshold(c, keep=0.5), discrepancy="pair"
     ),
-    "labeled-self": lambda c: MetaSSLLabeledLoss(c, judge="self", weights=(1.0, 0.5, 0.0, 0.25), ramped=True),
+    "labeled-self": lambda c: ReleasedLabeledLoss(c, judge="self", weights=(1.0, 0.5, 0.0, 0.25), ramped=True),
     "labeled-released": lambda c: metassl_losses(c, "ref_cps2d")[0],
     "labeled-region-accuracy": lambda c: metassl_losses(c, "region_accuracy")[0],
 }
@@ -68,6 +76,14 @@ LOSSES: dict[str, Callable[[int], nn.Module]] = {
     "pseudo-label-dice": lambda c: PseudoLabelDiceLoss(),
     "softmax-mse": lambda c: SoftmaxMSELoss(),
     "kl-divergence": lambda c: KLDivergenceLoss(),
+    "conflict": lambda c: ConflictPseudoLabelLoss(threshold=0.6, weight=3.0),
+    "decoupled": lambda c: DecoupledConsistencyLoss(),
+    "rectified": lambda c: UncertaintyRectifiedLoss(),
+    "reliable": lambda c: ReliablePseudoLabelLoss(),
+    "sharpened": lambda c: SharpenedMSELoss(temperature=0.5),
+    "sharpened-per-class": lambda c: SharpenedMSELoss(temperature=0.5, sharpening="per_class"),
+    "cross-entropy-linear-dice": lambda c: CrossEntropyLinearDiceLoss(),
+    "pseudo-label-linear-dice": lambda c: PseudoLabelLinearDiceLoss(),
     "monitored-unlabeled": lambda c: MonitoredLoss(PseudoLabelLoss(), MetaSSLUnlabeledLoss(c)),
     "monitored-labeled": lambda c: MonitoredLoss(CrossEntropyDiceLoss(), MetaSSLLabeledLoss(c)),
 }
@@ -76,12 +92,15 @@ every_loss = pytest.mark.parametrize("build", list(LOSSES.values()), ids=list(LO
 every_metassl = pytest.mark.parametrize("build", list(METASSL.values()), ids=list(METASSL))
 WITH_REGIONS = {**METASSL, **{name: build for name, build in LOSSES.items() if name.startswith("monitored")}}
 has_regions = pytest.mark.parametrize("build", list(WITH_REGIONS.values()), ids=list(WITH_REGIONS))
-IGNORES_LABEL = ("cross-entropy-dice", "softmax-mse", "kl-divergence")
+IGNORES_REFERENCE = ("cross-entropy-dice", "cross-entropy-linear-dice")
+IGNORES_LABEL = (*IGNORES_REFERENCE, "softmax-mse", "kl-divergence", "rectified", "sharpened", "sharpened-per-class")
+VALUES_OF_MASK = ("decoupled", "reliable")  # what stands in the mask decides, not whether it is zero alone
+DIVIDES_BY_ALL = ("decoupled",)  # also by the voxels outside the mask
 CHECKS_LABEL = {name: build for name, build in LOSSES.items() if name not in IGNORES_LABEL}
 # these look at the label without an effect on the loss: a network judges itself, weights are alike, a monitor watches
 WITHOUT_EFFECT = ("labeled-self", "labeled-region-accuracy", "monitored-labeled")
 READS_LABEL = [name for name in CHECKS_LABEL if name not in WITHOUT_EFFECT]
-READS_REFERENCE = {name: build for name, build in LOSSES.items() if name != "cross-entropy-dice"}
+READS_REFERENCE = {name: build for name, build in LOSSES.items() if name not in IGNORES_REFERENCE}
 DETACHES_REFERENCE = {name: build for name, build in LOSSES.items() if name != "kl-divergence"}
 detaches_reference = pytest.mark.parametrize("build", list(DETACHES_REFERENCE.values()), ids=list(DETACHES_REFERENCE))
 
@@ -119,7 +138,7 @@ def make_batch(seed: int = 0, classes: int = 3, spatial: tuple[int, ...] = (4, 5
 def is_labeled(loss: nn.Module) -> bool:
     if isinstance(loss, MonitoredLoss):
         return is_labeled(loss.loss)
-    return isinstance(loss, (MetaSSLLabeledLoss, CrossEntropyDiceLoss))
+    return isinstance(loss, (MetaSSLLabeledLoss, CrossEntropyDiceLoss, CrossEntropyLinearDiceLoss))
 
 
 def call(loss: nn.Module, batch: Batch, label: bool = True, mask: bool = True) -> Tensor:
@@ -366,13 +385,14 @@ def test_the_prediction_plays_no_role_in_the_labeled_regions():
 # ---- label and mask -------------------------------------------------------------------------------------------------
 
 
-@every_loss
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in DIVIDES_BY_ALL])
 @given(batch=batches, label=flags)
 @few
-def test_mask_equals_cropping(build, batch, label):
+def test_mask_equals_cropping(name, batch, label):
     """A mask over the first rows equals a call on those rows: loss, gradient, normalizer, thresholds."""
     mask = torch.zeros_like(batch.mask)
     mask[:, :, :2] = True
+    build = LOSSES[name]
     loss, cropped = build(batch.input.shape[1]), build(batch.input.shape[1])
     value, gradient = value_and_gradient(loss, batch._replace(mask=mask), label=label)
     crop = map_all(batch, lambda t: t[:, :, :2])
@@ -383,9 +403,9 @@ def test_mask_equals_cropping(build, batch, label):
     torch.testing.assert_close(thresholds(loss), thresholds(cropped))
 
 
-@every_loss
-def test_any_non_zero_mask_value_means_inside(build):
-    batch = make_batch()
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in VALUES_OF_MASK])
+def test_any_non_zero_mask_value_means_inside(name):
+    build, batch = LOSSES[name], make_batch()
     random = torch.Generator().manual_seed(0)
     expected = call(build(3), batch)
     factors = torch.randint(1, 200, batch.mask.shape, generator=random)
@@ -492,6 +512,12 @@ def silence(monkeypatch: pytest.MonkeyPatch, term: str | None) -> None:
         ("pseudo-label-dice", "dice"),
         ("pseudo-label-dice", "cross-entropy"),
         ("kl-divergence", None),
+        ("conflict", None),
+        ("decoupled", None),
+        ("rectified", None),
+        ("reliable", None),
+        ("sharpened", None),
+        ("pseudo-label-linear-dice", None),
         ("monitored-unlabeled", None),
     ],
 )
@@ -679,10 +705,14 @@ def compare_compiled(build: Callable[[int], nn.Module], backend: str, optional: 
 
 
 # Compiling takes long: the slow test compiles everything, and this one leaves out what others of its kind run too.
-COMPILED_ONCE = ("unlabeled-flexmatch", "unlabeled-freematch", "labeled-released", "kl-divergence")
+COMPILED_ONCE = (
+    *("conflict", "rectified", "sharpened", "pseudo-label-linear-dice"),
+    *("unlabeled-flexmatch", "unlabeled-freematch", "labeled-released", "kl-divergence"),
+)
 COMPILED_SLOWLY = (
     *("unlabeled-released", "unlabeled-slip", "labeled-freematch-pair", "labeled-self"),
     *("pseudo-label-sure", "pseudo-label-dice", "monitored-unlabeled", "monitored-labeled"),
+    *("sharpened-per-class", "cross-entropy-linear-dice"),
 )
 COMPILED = [
     (name, optional)

@@ -19,6 +19,8 @@ from metassl_monai.losses import (
     FixedThreshold,
     MetaSSLLabeledLoss,
     MetaSSLUnlabeledLoss,
+    ReleasedLabeledLoss,
+    ReleasedUnlabeledLoss,
 )
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
@@ -164,7 +166,9 @@ def compare(labeled: bool, seed: int, classes: int, shape: tuple[int, ...], opti
     with_label, with_mask = options.pop("with_label"), options.pop("with_mask")
     keep, initial = options.pop("keep"), options.pop("initial")
     threshold = FixedThreshold(initial) if keep is None else AdaptiveThreshold(classes, keep=keep, initial=initial)
-    loss = (MetaSSLLabeledLoss if labeled else MetaSSLUnlabeledLoss)(classes, threshold=threshold, **options)
+    build = MetaSSLLabeledLoss if labeled else MetaSSLUnlabeledLoss
+    build = ReleasedLabeledLoss if {"judge", "discrepancy", "dice"} & options.keys() else build
+    loss = build(classes, threshold=threshold, **options)
     options["dice_term"] = options.pop("dice", True)
     slow = SlowMetaSSL(labeled, keep=keep, thresholds=[initial] * classes, **options)
     random = torch.Generator().manual_seed(seed)
@@ -289,7 +293,7 @@ def test_ramp_and_base_of_the_labeled_loss():
     mask = torch.rand(2, 1, 4, 4, generator=random) < 0.5
 
     def value(ramp: float, **options: Any) -> Tensor:
-        return MetaSSLLabeledLoss(3, scale=2.0, **options)(input, target, reference, mask=mask, ramp=ramp)
+        return ReleasedLabeledLoss(3, scale=2.0, **options)(input, target, reference, mask=mask, ramp=ramp)
 
     base, plain = CrossEntropyDiceLoss(), value(1.0)
     beside = base(input, target, mask=mask)
@@ -319,14 +323,34 @@ def test_default_settings_equal_the_loop(labeled, with_label, with_mask):
         ({"order": (0, 1, 2)}, ["order="]),
         ({"weights": (1, 1, 1)}, ["weights=", "four", "UC, US, DC and DS"]),
         ({"weights": (1, 1, 1, -1)}, ["weights=", "none negative"]),
-        ({"unanimous": "both", "normalization": "region"}, ["unanimous='both'", "joint", "split", "released"]),
-        ({"unanimous": "split"}, ["unanimous='split'", "normalization='region'"]),
     ],
 )
 def test_unknown_options_are_named(build, options, words):
     with pytest.raises(ValueError, match=words[0]) as error:
         build(3, **options)
     assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize("build", [ReleasedLabeledLoss, ReleasedUnlabeledLoss])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"unanimous": "both", "normalization": "region"}, ["unanimous='both'", "joint", "split", "released"]),
+        ({"unanimous": "split"}, ["unanimous='split'", "normalization='region'"]),
+        ({"phi": "cubic"}, ["phi='cubic'", "gaussian"]),
+    ],
+)
+def test_unknown_options_of_the_released_form_are_named(build, options, words):
+    with pytest.raises(ValueError, match=words[0]) as error:
+        build(3, **options)
+    assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize("build", [MetaSSLLabeledLoss, MetaSSLUnlabeledLoss])
+def test_the_paper_has_no_arguments_of_the_release(build):
+    for name in ("judge", "discrepancy", "dice", "ramped", "base", "unanimous"):
+        with pytest.raises(TypeError, match=name):
+            build(3, **{name: None})
 
 
 @pytest.mark.parametrize(
@@ -338,5 +362,5 @@ def test_unknown_options_are_named(build, options, words):
 )
 def test_unknown_options_of_the_labeled_loss_are_named(options, words):
     with pytest.raises(ValueError, match=words[0]) as error:
-        MetaSSLLabeledLoss(3, **options)
+        ReleasedLabeledLoss(3, **options)
     assert all(word in str(error.value) for word in words)

@@ -17,6 +17,7 @@ from metassl_monai.losses import (
     MetaSSLUnlabeledLoss,
     MonitoredLoss,
     PseudoLabelLoss,
+    ReleasedLabeledLoss,
     SoftmaxMSELoss,
     metassl_losses,
 )
@@ -106,7 +107,7 @@ def test_the_state_is_that_of_the_watcher_and_survives_a_checkpoint():
 def test_label_and_ramp_reach_both_losses():
     positional, _ = arguments_for(MetaSSLLabeledLoss(3), 0)
     label = (positional[2].argmax(dim=1, keepdim=True) + 1) % 3
-    plain = MetaSSLLabeledLoss(3, ramped=True)
+    plain = ReleasedLabeledLoss(3, ramped=True)
     monitored, alone = MonitoredLoss(plain, MetaSSLLabeledLoss(3)), MetaSSLLabeledLoss(3)
     value = monitored(*positional, label=label, ramp=0.25)
     alone(*positional, label=label)

@@ -19,6 +19,8 @@ from metassl_monai.losses import (
     MetaSSLLabeledLoss,
     MetaSSLUnlabeledLoss,
     Region,
+    ReleasedLabeledLoss,
+    ReleasedUnlabeledLoss,
     metassl_losses,
 )
 
@@ -134,9 +136,11 @@ ABLATIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("options", ABLATIONS, ids=str)
 def test_an_argument_for_both_losses_equals_the_classes_with_it(options):
     defaults = {"labeled": {"delta": 0.3}, "unlabeled": {"delta": 0.6}}
+    paper, released = (MetaSSLLabeledLoss, MetaSSLUnlabeledLoss), (ReleasedLabeledLoss, ReleasedUnlabeledLoss)
+    labeled, unlabeled = released if "unanimous" in options else paper
     expected = (
-        MetaSSLLabeledLoss(3, **{**defaults["labeled"], **options}),
-        MetaSSLUnlabeledLoss(3, **{**defaults["unlabeled"], **options}),
+        labeled(3, **{**defaults["labeled"], **options}),
+        unlabeled(3, **{**defaults["unlabeled"], **options}),
     )
     assert values_of(metassl_losses(3, **options)) == values_of(expected)
     assert values_of(metassl_losses(3, **options)) != values_of(metassl_losses(3))
@@ -224,7 +228,7 @@ def test_shared_thresholds_are_one_state(threshold, copied):
         input, target, reference = arguments(seed)
         loss(*((input, target, reference) if loss is labeled else (input, reference)))
         confidence, label = reference.softmax(dim=1).max(dim=1, keepdim=True)
-        alone(confidence, label, None, reference)
+        alone.update(confidence, label, None, reference)
         torch.testing.assert_close(dict(shared.state_dict()), dict(alone.state_dict()))
     if copied:
         torch.testing.assert_close(dict(original.state_dict()), dict(untouched), rtol=0, atol=0)

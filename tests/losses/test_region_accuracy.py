@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from metassl_monai.losses import (
+    CrossEntropyDiceLoss,
     FixedThreshold,
     FixedWeights,
     MetaSSLLabeledLoss,
     MetaSSLUnlabeledLoss,
+    MonitoredLoss,
+    PseudoLabelLoss,
     Region,
     RegionAccuracyWeights,
     metassl_losses,
@@ -53,7 +56,10 @@ def make_batch(seed: int, classes: int = 3, extras: bool = True, absent: bool = 
 
 
 def call(losses: tuple[nn.Module, nn.Module], labeled: Batch, unlabeled: Batch) -> tuple[Tensor, Tensor]:
-    return losses[0](*labeled), losses[1](unlabeled.input, *unlabeled[2:])
+    """Both losses as a method calls them: the unlabeled loss sees the labeled images after the labeled loss."""
+    value = losses[0](*labeled)
+    losses[1].measure(*labeled)
+    return value, losses[1](unlabeled.input, *unlabeled[2:])
 
 
 class SlowLosses:
@@ -170,16 +176,16 @@ def test_one_number_a_region_equals_fixed_weights():
     torch.testing.assert_close(found, expected)
 
 
-def test_labeled_images_read_the_thresholds_of_the_unlabeled_ones_and_move_only_their_own():
+def test_measuring_reads_the_thresholds_of_the_unlabeled_images_and_moves_none():
     for threshold in ("adaptive", "flexmatch", "freematch"):
         labeled, unlabeled = metassl_losses(3, "region_accuracy", threshold=threshold)
         call((labeled, unlabeled), make_batch(0), make_batch(1))
         before = copy.deepcopy(unlabeled.state_dict())
         own = labeled.partition.threshold.values.clone()
-        labeled(*make_batch(2))
+        unlabeled.measure(*make_batch(2))
         for key, value in unlabeled.partition.state_dict().items():
             assert torch.equal(value, before[f"partition.{key}"])
-        assert not torch.equal(labeled.partition.threshold.values, own)
+        assert torch.equal(labeled.partition.threshold.values, own)
         assert not torch.equal(unlabeled.region_weights.total, before["region_weights.total"])
         assert unlabeled.partition.threshold.training
 
@@ -188,7 +194,7 @@ def test_thresholds_of_the_unlabeled_images_decide_the_regions_of_the_labeled_on
     batch = make_batch(0)
     for value, confident in ((0.0, True), (1.0, False)):
         unlabeled = MetaSSLUnlabeledLoss(3, threshold=FixedThreshold(value), accuracies=RegionAccuracyWeights(3))
-        MetaSSLLabeledLoss(3, delta=0.0, threshold=FixedThreshold(1 - value), accuracies_of=unlabeled)(*batch)
+        unlabeled.measure(*batch)
         moved = (unlabeled.region_weights.total != 1).any(dim=1).tolist()
         assert moved == [confident, not confident, confident, not confident]
 
@@ -198,21 +204,32 @@ def test_measuring_leaves_what_the_unlabeled_loss_shows_alone():
     call(losses, make_batch(0), make_batch(1))
     names = ("regions", "region_counts", "foreground_counts")
     before = [getattr(losses[1], name) for name in names]
-    losses[0](*make_batch(2))
+    losses[1].measure(*make_batch(2))
     assert all(getattr(losses[1], name) is value for name, value in zip(names, before, strict=True))
 
 
-@pytest.mark.parametrize("part", [0, 1], ids=["labeled", "both"])
-def test_in_evaluation_mode_nothing_moves(part):
-    losses = nn.ModuleList(metassl_losses(3, "region_accuracy"))
-    call(losses, make_batch(0), make_batch(1))
-    before = copy.deepcopy(losses[1].region_weights.state_dict())
-    (losses if part else losses[0]).eval()
-    losses[0](*make_batch(2))
-    torch.testing.assert_close(dict(losses[1].region_weights.state_dict()), dict(before), rtol=0, atol=0)
-    losses.train()
-    losses[0](*make_batch(2))
-    assert not torch.equal(losses[1].region_weights.total, before["total"])
+def test_in_evaluation_mode_nothing_moves():
+    _, loss = metassl_losses(3, "region_accuracy")
+    loss.measure(*make_batch(0))
+    before = copy.deepcopy(loss.region_weights.state_dict())
+    loss.eval().measure(*make_batch(2))
+    torch.testing.assert_close(dict(loss.region_weights.state_dict()), dict(before), rtol=0, atol=0)
+    loss.train().measure(*make_batch(2))
+    assert not torch.equal(loss.region_weights.total, before["total"])
+
+
+def test_in_evaluation_mode_a_method_measures_nothing():
+    method = make_method()
+    step_of(method, 0)
+    accuracies = [loss.region_weights for loss in method.unlabeled_losses.values()]
+    before = copy.deepcopy([each.state_dict() for each in accuracies])
+    method.eval()
+    step_of(method, 1)
+    for each, state in zip(accuracies, before, strict=True):
+        torch.testing.assert_close(dict(each.state_dict()), dict(state), rtol=0, atol=0)
+    method.train()
+    step_of(method, 1)
+    assert all(not torch.equal(each.total, state["total"]) for each, state in zip(accuracies, before, strict=True))
 
 
 def test_a_cell_that_is_absent_for_long_keeps_its_accuracy():
@@ -252,11 +269,10 @@ def test_gradient_reaches_the_input_alone():
     assert [list(loss.parameters()) for loss in losses] == [[], []]
 
 
-def test_a_pair_that_is_copied_together_shares_its_own_accuracies():
+def test_a_copy_has_accuracies_of_its_own():
     pair = metassl_losses(3, "region_accuracy")
-    labeled, unlabeled = copy.deepcopy(pair)
-    assert labeled.accuracies_of is unlabeled
-    labeled(*make_batch(0))
+    _, unlabeled = copy.deepcopy(pair)
+    unlabeled.measure(*make_batch(0))
     assert (unlabeled.region_weights.total > 1).any()
     assert torch.equal(pair[1].region_weights.total, torch.ones(4, 3))
 
@@ -280,10 +296,39 @@ def test_each_pair_of_a_method_measures_its_own_reference():
     accuracies = []
     for name in ("network", "second_network"):
         loss = method.unlabeled_losses[name]
-        assert method.labeled_losses[name].accuracies_of is loss
         assert loss.region_weights.total.sum() == pytest.approx(2 * 64 + 12, abs=0.2)  # and the first voxels, decayed
         accuracies.append(loss.region_weights())
     assert not torch.equal(*accuracies)
+
+
+def test_each_state_has_one_name_in_the_checkpoint():
+    parts = {"labeled": ["partition.threshold.values"]}
+    parts["unlabeled"] = [*parts["labeled"], "region_weights.right", "region_weights.total"]
+    expected = {
+        f"{stream}_losses.{name}.{part}"
+        for stream, states in parts.items()
+        for name in ("network", "second_network")
+        for part in states
+    }
+    assert {key for key in make_method().state_dict() if "losses" in key} == expected
+
+
+@pytest.mark.parametrize("loss", [CrossEntropyDiceLoss(), MonitoredLoss(CrossEntropyDiceLoss(), MetaSSLLabeledLoss(3))])
+def test_a_method_measures_where_its_labeled_loss_looks_at_the_reference(loss):
+    method = make_method()
+    method.labeled_losses["network"] = loss
+    step_of(method, 0)
+    moved = [(each.region_weights.total != 1).any().item() for each in method.unlabeled_losses.values()]
+    assert moved == [isinstance(loss, MonitoredLoss), True]
+
+
+def test_a_monitor_measures():
+    monitored, alone = (metassl_losses(3, "region_accuracy")[1] for _ in range(2))
+    MonitoredLoss(PseudoLabelLoss(), monitored).measure(*make_batch(0))
+    alone.measure(*make_batch(0))
+    torch.testing.assert_close(monitored.region_weights(), alone.region_weights(), rtol=0, atol=0)
+    assert MonitoredLoss(PseudoLabelLoss(), monitored).measures
+    assert not MonitoredLoss(PseudoLabelLoss(), MetaSSLUnlabeledLoss(3)).measures
 
 
 def test_a_checkpoint_restores_the_accuracies():
@@ -344,4 +389,4 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"normalization='region'.*'total'"):
         metassl_losses(3, "region_accuracy", normalization="region")
     with pytest.raises(ValueError, match="accuracies=RegionAccuracyWeights"):
-        MetaSSLLabeledLoss(3, accuracies_of=MetaSSLUnlabeledLoss(3))(*make_batch(0))
+        MetaSSLUnlabeledLoss(3).measure(*make_batch(0))

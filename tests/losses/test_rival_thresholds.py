@@ -84,7 +84,8 @@ def test_flexmatch_equals_the_loop(seed, classes, value, keep, masked, absent):
     threshold, slow = FlexMatchThreshold(classes, value=value, keep=keep), SlowFlexMatch(classes, value, keep)
     for step in range(4):
         batch = draw(seed + step, classes, masked, absent and step > 1)
-        used = threshold(**batch)
+        threshold.update(**batch)
+        used = threshold(batch["label"])
         expected = slow.update(batch)
         assert threshold.values.tolist() == pytest.approx(expected, abs=1e-6)
         assert used.flatten().tolist() == pytest.approx([expected[y] for y in batch["label"].flatten()], abs=1e-6)
@@ -102,7 +103,8 @@ def test_freematch_equals_the_loop(seed, classes, keep, masked, absent):
     threshold, slow = FreeMatchThreshold(classes, keep=keep), SlowFreeMatch(classes, keep)
     for step in range(4):
         batch = draw(seed + step, classes, masked, absent and step > 1)
-        used = threshold(**batch)
+        threshold.update(**batch)
+        used = threshold(batch["label"])
         expected = slow.update(batch)
         assert threshold.values.tolist() == pytest.approx(expected, abs=1e-6)
         assert used.flatten().tolist() == pytest.approx([expected[y] for y in batch["label"].flatten()], abs=1e-6)
@@ -111,14 +113,14 @@ def test_freematch_equals_the_loop(seed, classes, keep, masked, absent):
 def test_numbers_of_flexmatch_by_hand():
     """Four sure of class 0, two of class 1, three unsure: b = 1, 1/2, 0."""
     threshold = FlexMatchThreshold(3, value=0.9)
-    threshold(torch.tensor([0.95] * 6 + [0.6] * 3), torch.tensor([0, 0, 0, 0, 1, 1, 0, 1, 2]))
+    threshold.update(torch.tensor([0.95] * 6 + [0.6] * 3), torch.tensor([0, 0, 0, 0, 1, 1, 0, 1, 2]))
     assert threshold.values.tolist() == pytest.approx([0.9, 0.9 / 3, 0.0], abs=1e-6)
 
 
 def test_flexmatch_warms_up_while_most_voxels_are_unsure():
     """One sure of class 0, three unsure: b_0 = 1/3, so that the class is not yet at the full threshold."""
     threshold = FlexMatchThreshold(2, value=0.9)
-    threshold(torch.tensor([0.95, 0.6, 0.7, 0.8]), torch.tensor([0, 0, 1, 1]))
+    threshold.update(torch.tensor([0.95, 0.6, 0.7, 0.8]), torch.tensor([0, 0, 1, 1]))
     assert threshold.values.tolist() == pytest.approx([0.9 * (1 / 3) / (5 / 3), 0.0], abs=1e-6)
 
 
@@ -126,7 +128,9 @@ def test_flexmatch_warms_up_while_most_voxels_are_unsure():
 def test_flexmatch_when_no_voxel_is_above_its_value(confidence):
     """A confidence of exactly the value does not count as sure, either."""
     threshold = FlexMatchThreshold(3, value=0.75)
-    used = threshold(torch.full((6,), confidence), torch.tensor([0, 1, 2, 0, 1, 2]))
+    label = torch.tensor([0, 1, 2, 0, 1, 2])
+    threshold.update(torch.full((6,), confidence), label)
+    used = threshold(label)
     assert threshold.values.tolist() == [0, 0, 0]
     assert used.tolist() == [0] * 6
     assert threshold.counts.tolist() == pytest.approx([0, 0, 0, 0.06], abs=1e-7)
@@ -136,7 +140,7 @@ def test_numbers_of_freematch_by_hand():
     threshold = FreeMatchThreshold(2, keep=0.0)
     reference = torch.tensor([[0.9, 0.7, 0.2], [0.1, 0.3, 0.8]]).log()[None]
     confidence, label = reference.softmax(dim=1).max(dim=1, keepdim=True)
-    threshold(confidence, label, None, reference)
+    threshold.update(confidence, label, None, reference)
     assert threshold.overall.item() == pytest.approx(0.8, abs=1e-6)
     assert threshold.shares.tolist() == pytest.approx([0.6, 0.4], abs=1e-6)
     assert threshold.values.tolist() == pytest.approx([0.8, 0.8 * 2 / 3], abs=1e-6)
@@ -154,10 +158,10 @@ def test_where_they_start():
 def test_mask_equals_leaving_voxels_out(kind):
     batch = draw(0, 3, masked=True, absent=False)
     masked, cropped = kind(3, keep=0.5), kind(3, keep=0.5)
-    masked(**batch)
+    masked.update(**batch)
     inside = batch["mask"].flatten()
     rows = batch["reference"].movedim(1, -1).flatten(0, -2)[inside].T[None]
-    cropped(batch["confidence"].flatten()[inside], batch["label"].flatten()[inside], None, rows)
+    cropped.update(batch["confidence"].flatten()[inside], batch["label"].flatten()[inside], None, rows)
     torch.testing.assert_close(dict(masked.state_dict()), dict(cropped.state_dict()))
 
 
@@ -165,22 +169,23 @@ def test_mask_equals_leaving_voxels_out(kind):
 def test_an_empty_mask_leaves_the_thresholds(kind):
     threshold = kind(3, keep=0.5)
     batch = draw(0, 3, masked=False, absent=False)
-    threshold(**batch)
+    threshold.update(**batch)
     before = threshold.values.clone()
-    threshold(**{**batch, "mask": torch.zeros_like(batch["label"])})
+    threshold.update(**{**batch, "mask": torch.zeros_like(batch["label"])})
     torch.testing.assert_close(threshold.values, before)
 
 
 @both_kinds
 def test_evaluation_moves_nothing_and_reads_the_values(kind):
     threshold = kind(3, keep=0.5)
-    threshold(**draw(0, 3, masked=False, absent=False))
+    threshold.update(**draw(0, 3, masked=False, absent=False))
     before = copy.deepcopy(threshold.state_dict())
     batch = draw(1, 3, masked=True, absent=False)
-    used = threshold.eval()(**{**batch, "reference": None})
+    threshold.eval().update(**{**batch, "reference": None})
+    used = threshold(batch["label"])
     torch.testing.assert_close(dict(threshold.state_dict()), dict(before), rtol=0, atol=0)
-    torch.testing.assert_close(used, before["values"].double()[batch["label"]])
-    threshold.train()(**batch)
+    torch.testing.assert_close(used, before["values"][batch["label"]])
+    threshold.train().update(**batch)
     assert not torch.equal(threshold.values, before["values"])
 
 
@@ -188,10 +193,12 @@ def test_evaluation_moves_nothing_and_reads_the_values(kind):
 def test_state_dict_round_trip(kind):
     trained, fresh = kind(3), kind(3)
     for step in range(3):
-        trained(**draw(step, 3, masked=False, absent=False))
+        trained.update(**draw(step, 3, masked=False, absent=False))
     fresh.load_state_dict(copy.deepcopy(trained.state_dict()))
     batch = draw(9, 3, masked=True, absent=False)
-    assert torch.equal(fresh(**batch), trained(**batch))
+    for threshold in (fresh, trained):
+        threshold.update(**batch)
+    assert torch.equal(fresh(batch["label"]), trained(batch["label"]))
     torch.testing.assert_close(dict(fresh.state_dict()), dict(trained.state_dict()), rtol=0, atol=0)
 
 
@@ -201,7 +208,8 @@ def test_no_parameters_and_no_gradient(kind):
     batch = draw(0, 3, masked=False, absent=False)
     arguments = {**batch, "confidence": batch["confidence"].requires_grad_()}
     arguments["reference"] = batch["reference"].requires_grad_()
-    assert not threshold(**arguments).requires_grad
+    threshold.update(**arguments)
+    assert not threshold(batch["label"]).requires_grad
     assert list(threshold.parameters()) == []
 
 
@@ -236,7 +244,7 @@ def test_a_rare_class_has_a_threshold_near_zero(kind):
 
 def test_freematch_without_logits_is_told_where_they_come_from():
     with pytest.raises(ValueError, match=r"reference's logits.*Quadripartition"):
-        FreeMatchThreshold(2)(torch.tensor([0.9]), torch.tensor([0]))
+        FreeMatchThreshold(2).update(torch.tensor([0.9]), torch.tensor([0]))
 
 
 @pytest.mark.parametrize(

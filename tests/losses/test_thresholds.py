@@ -72,7 +72,8 @@ def test_three_updates_equal_the_loop(seed, classes, keep, initial, masked, abse
     for step in range(3):
         confidence, label, mask = statistics(seed + step, classes)
         mask = mask if masked else None
-        used = threshold(confidence, label, mask)
+        threshold.update(confidence, label, mask)
+        used = threshold(label)
         expected = slow_update(expected, keep, confidence, label, mask, absent)
         assert threshold.values.tolist() == pytest.approx(expected, abs=1e-6)
         assert used.shape == label.shape
@@ -83,7 +84,7 @@ def test_three_updates_equal_the_loop(seed, classes, keep, initial, masked, abse
 def test_absent_class_is_held():
     threshold = AdaptiveThreshold(3, keep=0.5, initial=0.9)
     for _ in range(10):
-        threshold(torch.tensor([0.6, 0.8]), torch.tensor([2, 2]))
+        threshold.update(torch.tensor([0.6, 0.8]), torch.tensor([2, 2]))
     assert threshold.values[:2].tolist() == pytest.approx([0.9, 0.9], abs=1e-7)
     assert threshold.values[2].item() == pytest.approx(0.7 + 0.2 * 0.5**10, abs=1e-6)
 
@@ -91,7 +92,7 @@ def test_absent_class_is_held():
 def test_absent_class_decays_where_asked():
     threshold = AdaptiveThreshold(3, keep=0.5, initial=0.9, absent="decay")
     for _ in range(10):
-        threshold(torch.tensor([0.6, 0.8]), torch.tensor([2, 2]))
+        threshold.update(torch.tensor([0.6, 0.8]), torch.tensor([2, 2]))
     assert threshold.values[:2].tolist() == pytest.approx([0.9 * 0.5**10] * 2, abs=1e-9)
     assert threshold.values[2].item() == pytest.approx(1.4 / 3 + (0.9 - 1.4 / 3) * 0.5**10, abs=1e-6)
 
@@ -99,15 +100,17 @@ def test_absent_class_decays_where_asked():
 def test_a_cap_limits_what_is_used_and_not_what_is_kept():
     threshold = AdaptiveThreshold(2, keep=0.5, initial=0.95, cap=0.9)
     label = torch.tensor([0, 1])
-    assert threshold(torch.tensor([1.0, 0.5]), label).tolist() == pytest.approx([0.9, 0.725])
+    threshold.update(torch.tensor([1.0, 0.5]), label)
+    assert threshold(label).tolist() == pytest.approx([0.9, 0.725])
     assert threshold.values.tolist() == pytest.approx([0.975, 0.725])
-    assert threshold.eval()(torch.tensor([1.0, 0.5]), label).tolist() == pytest.approx([0.9, 0.725])
+    threshold.eval().update(torch.tensor([1.0, 0.5]), label)
+    assert threshold(label).tolist() == pytest.approx([0.9, 0.725])
 
 
 def test_empty_mask_moves_nothing():
     threshold = AdaptiveThreshold(3, keep=0.0)
     confidence, label, mask = statistics(0, 3)
-    threshold(confidence, label, torch.zeros_like(mask))
+    threshold.update(confidence, label, torch.zeros_like(mask))
     assert threshold.values.tolist() == [0.5] * 3
 
 
@@ -115,16 +118,16 @@ def test_empty_mask_moves_nothing():
 def test_any_non_zero_mask_value_counts_once(cast):
     confidence, label, mask = statistics(3, 3)
     expected, actual = AdaptiveThreshold(3, keep=0.0), AdaptiveThreshold(3, keep=0.0)
-    expected(confidence, label, mask)
-    actual(confidence, label, mask if cast is bool else 200 * mask.to(cast))
+    expected.update(confidence, label, mask)
+    actual.update(confidence, label, mask if cast is bool else 200 * mask.to(cast))
     torch.testing.assert_close(actual.values, expected.values)
 
 
 def test_mask_equals_leaving_voxels_out():
     confidence, label, mask = statistics(1, 3)
     masked, cropped = AdaptiveThreshold(3), AdaptiveThreshold(3)
-    masked(confidence, label, mask)
-    cropped(confidence[mask], label[mask])
+    masked.update(confidence, label, mask)
+    cropped.update(confidence[mask], label[mask])
     torch.testing.assert_close(masked.values, cropped.values)
 
 
@@ -164,7 +167,8 @@ def test_evaluation_reads_the_values():
     threshold = AdaptiveThreshold(3).eval()
     threshold.values.copy_(torch.tensor([0.1, 0.2, 0.3]))
     confidence, _, _ = statistics(0, 3, (4,))
-    assert threshold(confidence, torch.tensor([2, 0, 1, 2])).tolist() == pytest.approx([0.3, 0.1, 0.2, 0.3])
+    threshold.update(confidence, torch.tensor([2, 0, 1, 2]))
+    assert threshold(torch.tensor([2, 0, 1, 2])).tolist() == pytest.approx([0.3, 0.1, 0.2, 0.3])
     assert threshold.values.tolist() == pytest.approx([0.1, 0.2, 0.3])
 
 
@@ -186,7 +190,8 @@ def test_state_dict_round_trip():
 def test_no_parameters_and_no_gradient():
     threshold = AdaptiveThreshold(2)
     confidence = torch.tensor([0.9, 0.7], requires_grad=True)
-    assert not threshold(confidence, torch.tensor([0, 1])).requires_grad
+    threshold.update(confidence, torch.tensor([0, 1]))
+    assert not threshold(torch.tensor([0, 1])).requires_grad
     assert list(threshold.parameters()) == []
     assert not threshold.values.requires_grad
 
@@ -213,7 +218,8 @@ def test_fixed_threshold_never_moves():
     threshold = FixedThreshold(0.9)
     confidence, label, mask = statistics(0, 3)
     for _ in range(2):
-        used = threshold(confidence, label, mask)
+        threshold.update(confidence, label, mask)
+        used = threshold(label)
         assert torch.broadcast_to(used, label.shape).unique().tolist() == pytest.approx([0.9])
     assert threshold.state_dict() == {}
 
@@ -281,7 +287,7 @@ def test_ranks_agree_with_one_process_on_the_whole_batch(tmp_path):
         threshold = getattr(losses, kind)(**options)
         untouched = threshold.values.clone()
         for _ in range(2):
-            threshold(*whole, reference)
+            threshold.update(*whole, reference)
         torch.testing.assert_close(first[name], dict(threshold.state_dict()))
         assert (threshold.values[:3] != untouched[:3]).all()
     accuracies = RegionAccuracyWeights(4, keep=0.6)

@@ -12,13 +12,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from monai.networks.nets import BasicUNet
+from plain import softmax, top
 from torch import Tensor, nn
 
 from metassl_monai.engines.trainer import compile_method
 from metassl_monai.losses import CrossEntropyDiceLoss, SharpenedMSELoss, metassl_losses
 from metassl_monai.methods import ALHVR
-from metassl_monai.methods.alhvr_terms import Prototypes, Regions, cosines, mean_of_lowest, prototype_terms, surer
+from metassl_monai.methods.alhvr_terms import Regions, mean_of_lowest, prototype_terms, surer
 from metassl_monai.methods.perturbations import PERTURBATIONS
+from metassl_monai.methods.prototypes import Prototypes, cosines
 from metassl_monai.networks import Features, UNet2D, VNet3D
 
 CLASSES = 3
@@ -46,7 +48,7 @@ def make() -> Callable[..., ALHVR]:
         own = CrossEntropyDiceLoss(scale=1.0), unlabeled_loss or SharpenedMSELoss()
         losses = own if kind == "own" else metassl_losses(classes)
         options = {"tap": TAP, "beta": 0.7, **options}
-        return ALHVR(networks[0], *losses, lambda step: RAMP, networks[1], **options).train()
+        return ALHVR(networks[0], *losses, lambda step: RAMP, second_network=networks[1], **options).train()
 
     return make
 
@@ -63,15 +65,6 @@ class Voxel(NamedTuple):
     perturbed: list[float]
     feature: list[float]
     perturbed_feature: list[float]
-
-
-def softmax(values: list[float], temperature: float = 1.0) -> list[float]:
-    exponentials = [math.exp(value / temperature) for value in values]
-    return [value / sum(exponentials) for value in exponentials]
-
-
-def top(values: list[float]) -> int:
-    return values.index(max(values))
 
 
 def cosine(a: list[float], b: list[float]) -> float:
@@ -380,7 +373,7 @@ def test_runs_in_three_dimensions_on_a_network_that_monai_brings(make_batch: Cal
     vnets = [VNet3D(1, CLASSES, (2, 4, 4)) for _ in BOTH]
     for (first, second), tap in ((networks, "upcat_4"), (vnets, "decoder.blocks.0")):
         losses = (CrossEntropyDiceLoss(1.0), SharpenedMSELoss()) if kind == "own" else metassl_losses(CLASSES)
-        method = ALHVR(first, *losses, lambda step: RAMP, second, tap).train()
+        method = ALHVR(first, *losses, lambda step: RAMP, second_network=second, tap=tap).train()
         terms, prediction = method(batch, 0)
         assert prediction.shape == (2, CLASSES, 16, 16, 16)
         assert set(terms) == PAIRS | EXTRAS
@@ -429,7 +422,7 @@ def test_compiled_method_takes_the_same_steps(make: Callable, batch: Batch) -> N
         ({"beta": 1.1}, r"^beta=1.1 is no share"),
         ({"regions": ()}, r"^regions=\(\): name at least one of"),
         ({"regions": ("omega4",)}, r"^regions=\('omega4',\): name"),
-        ({"reference": "other"}, r"^reference='other' is unknown: choose one of \('teacher', 'partner'\)"),
+        ({"reference": "other"}, r"^reference='other' is unknown: choose 'teacher' or 'partner'"),
         ({"cos_classes": "some"}, r"^cos_classes='some' is unknown"),
         ({"tap": "decoder.blocks.7"}, r"^UNet2D has no submodule 'decoder.blocks.7' to tap"),
     ],
@@ -449,9 +442,9 @@ def test_wrong_networks_are_refused() -> None:
     network = UNet2D(1, 2, features=(4, 8), dropout=(0.0, 0.0))
     arguments = (*metassl_losses(2), lambda step: 1.0)
     with pytest.raises(ValueError, match=r"^network and second_network are the same object"):
-        ALHVR(network, *arguments, network, TAP)
+        ALHVR(network, *arguments, second_network=network, tap=TAP)
     with pytest.raises(ValueError, match=r"^where the encoder of Sequential ends is not known"):
-        ALHVR(nn.Sequential(nn.Conv2d(1, 2, 1)), *arguments, nn.Sequential(nn.Conv2d(1, 2, 1)), "0")
+        ALHVR(nn.Sequential(nn.Conv2d(1, 2, 1)), *arguments, second_network=nn.Sequential(nn.Conv2d(1, 2, 1)), tap="0")
 
 
 @pytest.mark.parametrize(

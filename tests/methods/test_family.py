@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from plain import softmax, top, touched, voxels
 from torch import Tensor, nn
 
 from metassl_monai.losses import (
@@ -139,16 +140,6 @@ def parts_of(case: Case) -> set[str]:
     return parts | {"teacher"} if case.teacher else parts
 
 
-def touched(method: nn.Module, term: Tensor, parts: set[str]) -> set[str]:
-    method.zero_grad(set_to_none=True)
-    term.backward(retain_graph=True)
-    return {
-        part
-        for part in parts
-        if any(p.grad is not None and bool(p.grad.ne(0).any()) for p in method.get_submodule(part).parameters())
-    }
-
-
 @pytest.mark.parametrize("spatial", [(8, 8), (8, 8, 4)], ids=["2D", "3D"])
 def test_each_term_trains_what_it_should_and_nothing_else(
     case: Case, losses: str, spatial: tuple[int, ...], make_method: Callable, make_batch: Callable
@@ -223,19 +214,6 @@ def test_teacher_moves_by_its_average_only(teacher_case: Case, make_method: Call
 
 
 # The slow side: lists of voxels, formulas as the papers write them.
-
-
-def voxels(logits: Tensor) -> list[Voxel]:
-    return [voxel.tolist() for image in logits.detach() for voxel in image.flatten(1).T]
-
-
-def softmax(voxel: Voxel) -> Voxel:
-    exponentials = [math.exp(value) for value in voxel]
-    return [value / sum(exponentials) for value in exponentials]
-
-
-def top(voxel: Voxel) -> int:
-    return max(range(len(voxel)), key=lambda c: voxel[c])
 
 
 def entropy(p: Voxel) -> float:
@@ -474,7 +452,9 @@ def test_batch_without_any_selected_voxel_gives_zero_and_no_nan(
 
 
 def test_selection_must_be_written_by_a_subclass(make_network: Callable) -> None:
-    method = SelectiveMeanTeacher(make_network(), nn.Identity(), nn.Identity(), half_the_step, half_the_step, (0, 1))
+    method = SelectiveMeanTeacher(
+        make_network(), nn.Identity(), nn.Identity(), half_the_step, schedule=half_the_step, limits=(0, 1)
+    )
     with pytest.raises(NotImplementedError, match="SelectiveMeanTeacher must write selected"):
         method.selected(torch.zeros(1), torch.zeros(1), 0.5)
 
@@ -677,7 +657,7 @@ def test_wrong_arguments_are_refused_with_the_remedy(
 def test_one_network_is_no_two_views(make_network: Callable) -> None:
     network = make_network()
     with pytest.raises(ValueError, match="same object"):
-        ConflictCrossView(network, *metassl_losses(3), half_the_step, network)
+        ConflictCrossView(network, *metassl_losses(3), half_the_step, second_network=network)
 
 
 @pytest.mark.parametrize("arguments", [{"threshold": 1.1}, {"threshold": -0.1}, {"weight": -1.0}])

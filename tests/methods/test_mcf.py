@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from plain import softmax, top, voxels
 from torch import Tensor, nn
 
 from metassl_monai.losses import CrossEntropyDiceLoss, SharpenedMSELoss, metassl_losses
@@ -35,7 +36,7 @@ def make(make_network: Callable, dims: int) -> Callable[..., MutualCorrection]:
         own = CrossEntropyDiceLoss(scale=1.0, include_background=False), SharpenedMSELoss(temperature=0.1)
         losses = own if kind == "own" else metassl_losses(3)
         networks = [make_network(batch_norm=False, dims=dims) for _ in NAMES]
-        return MutualCorrection(networks[0], *losses, ramp, networks[1], **options).double()
+        return MutualCorrection(networks[0], *losses, ramp, second_network=networks[1], **options).double()
 
     return make
 
@@ -52,19 +53,6 @@ def let_win(method: MutualCorrection, winner: str) -> str:
     with torch.no_grad():
         method.get_submodule(loser).decoder.head.bias[0] += 1.0
     return loser
-
-
-def voxels(logits: Tensor) -> list[Voxel]:
-    return logits.detach().movedim(1, -1).reshape(-1, logits.shape[1]).tolist()
-
-
-def softmax(voxel: Voxel) -> Voxel:
-    exponentials = [math.exp(value) for value in voxel]
-    return [value / sum(exponentials) for value in exponentials]
-
-
-def top(voxel: Voxel) -> int:
-    return max(range(len(voxel)), key=lambda c: voxel[c])
 
 
 def slow_dice(logits: list[Voxel], target: list[int]) -> float:
@@ -214,4 +202,4 @@ def test_both_networks_answer_with_their_mean(make: Callable) -> None:
 def test_same_network_twice_is_refused(make_network: Callable) -> None:
     network = make_network()
     with pytest.raises(ValueError, match="same object"):
-        MutualCorrection(network, *metassl_losses(3), lambda step: 1.0, network)
+        MutualCorrection(network, *metassl_losses(3), lambda step: 1.0, second_network=network)

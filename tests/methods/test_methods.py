@@ -9,23 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from plain import touched
 from torch import Tensor, nn
 
 from metassl_monai.losses import AdaptiveThreshold, MetaSSLLabeledLoss, MetaSSLUnlabeledLoss
 from metassl_monai.networks import MeanOfTwo
 
 Batch = dict[str, dict[str, Tensor]]
-
-
-def touched(method: nn.Module, term: Tensor, names: set[str]) -> set[str]:
-    """Submodules that a term gives a gradient other than zero."""
-    method.zero_grad(set_to_none=True)
-    term.backward(retain_graph=True)
-    return {
-        name
-        for name in names
-        if any(p.grad is not None and bool(p.grad.ne(0).any()) for p in method.get_submodule(name).parameters())
-    }
 
 
 def test_each_term_trains_the_networks_it_should_and_no_others(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from plain import is_learned, softmax
 from torch import Tensor, nn
 
 from metassl_monai.engines.trainer import compile_method
@@ -51,16 +52,11 @@ def make(losses: str) -> Callable[..., tuple[ReliableMutualLearning, Batch]]:
     return make
 
 
-def gradients(term: Tensor, module: nn.Module) -> bool:
-    values = torch.autograd.grad(term, list(module.parameters()), retain_graph=True, allow_unused=True)
-    return any(value is not None and bool(value.ne(0).any()) for value in values)
-
-
 @pytest.mark.parametrize(("dims", "tap"), [(2, "blocks.1"), (2, "blocks.0"), (3, "blocks.1")])
 def test_each_term_trains_what_it_should_and_nothing_else(make: Callable, dims: int, tap: str) -> None:
     method, batch = make(dims, tap)
     terms, prediction = method(batch, 0)
-    learned = {n: {p for p in PARTS if gradients(term, method.get_submodule(p))} for n, term in terms.items()}
+    learned = {n: {p for p in PARTS if is_learned(term, method.get_submodule(p))} for n, term in terms.items()}
     assert learned == LEARNS
     assert prediction.shape == (2, 3, *[8] * dims)
     sum(terms.values()).backward()
@@ -102,11 +98,6 @@ def test_nobody_teaches_where_both_are_alike(make: Callable) -> None:
 
 def voxels(image: Tensor) -> list[Voxel]:
     return image.detach().flatten(1).T.tolist()
-
-
-def softmax(voxel: Voxel) -> Voxel:
-    exponentials = [math.exp(value) for value in voxel]
-    return [value / sum(exponentials) for value in exponentials]
 
 
 def entropy(voxel: Voxel) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from plain import softmax, top, voxels
 from torch import Tensor
 
 from metassl_monai.losses import CrossEntropyDiceLoss, PseudoLabelDiceLoss, metassl_losses
@@ -59,19 +60,6 @@ def make(make_network: Callable, shake: Callable, dims: int) -> Callable[..., An
 def batch(make_batch: Callable, dims: int) -> dict[str, dict[str, Tensor]]:
     streams = make_batch(spatial=SPATIAL[dims])
     return {stream: {key: value.double() for key, value in data.items()} for stream, data in streams.items()}
-
-
-def voxels(logits: Tensor) -> list[Voxel]:
-    return logits.detach().movedim(1, -1).reshape(-1, logits.shape[1]).tolist()
-
-
-def softmax(voxel: Voxel) -> Voxel:
-    exponentials = [math.exp(value) for value in voxel]
-    return [value / sum(exponentials) for value in exponentials]
-
-
-def top(voxel: Voxel) -> int:
-    return max(range(len(voxel)), key=lambda c: voxel[c])
 
 
 def mixtures(method: Any, batch: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -230,4 +218,4 @@ def test_maps_are_those_of_torch() -> None:
 def test_same_student_twice_is_refused(make_network: Callable) -> None:
     network = make_network()
     with pytest.raises(ValueError, match="same object"):
-        DiscrepancyCorrection(network, *metassl_losses(3), lambda step: 1.0, network)
+        DiscrepancyCorrection(network, *metassl_losses(3), lambda step: 1.0, second_network=network)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from plain import softmax, top, voxels
 from torch import Tensor, nn
 
 from metassl_monai.methods.perturbations import PERTURBATIONS
@@ -32,27 +33,8 @@ WEIGHT = {
 SURE = 0.4
 
 
-def voxels(logits: Tensor) -> Logits:
-    """``(B, C, H, W)`` as a list of voxels."""
-    return [
-        [float(image[c, y, x]) for c in range(image.shape[0])]
-        for image in logits.detach()
-        for y in range(image.shape[1])
-        for x in range(image.shape[2])
-    ]
-
-
 def integers(label: Tensor) -> list[int]:
     return [int(value) for value in label.flatten()]
-
-
-def softmax(voxel: Voxel) -> Voxel:
-    exponentials = [math.exp(value) for value in voxel]
-    return [value / sum(exponentials) for value in exponentials]
-
-
-def top(voxel: Voxel) -> int:
-    return max(range(len(voxel)), key=lambda c: voxel[c])
 
 
 def tops(logits: Logits) -> list[int]:

@@ -18,7 +18,7 @@ from metassl_monai.methods import (
     ReliableMutualLearning,
 )
 from metassl_monai.networks import ResNet34VNet3D, SecondDecoder, UNet2D, VNet3D
-from metassl_monai.networks.second_decoder import fresh_copy
+from metassl_monai.networks.copies import fresh_copy
 
 SPREAD = {"default": 3**-0.5, "kaiming": 2**0.5}
 """Standard deviation of a weight times the root of its fan-in: uniform in +-1/sqrt(fan_in), and Kaiming-normal."""

@@ -212,7 +212,7 @@ def test_every_method_trains_whatever_the_default_is(kind, request, tmp_path):
         stages = (out / "models" / "pretrained.pt").is_file()
         assert stages == bool(first), method
         if staged:
-            assert workflow.parser["pretrain::handlers"][-1]["path"] == "$@ckpt_dir + '/pretrained_checkpoint.pt'"
+            assert workflow.parser["pretrain::trainer"]["checkpoint"] == "$@ckpt_dir + '/pretrained_checkpoint.pt'"
 
 
 def test_an_overlay_trains_what_it_would_on_a_neutral_default(slices, tmp_path):

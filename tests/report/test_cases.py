@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 from rich.console import Console
-from scipy import stats
+from scipy import special, stats
 
 from metassl_monai.metrics import METRIC_NAMES, segmentation_metrics
 from metassl_monai.report import case_rows, format_summary, summarize, write_case_table
@@ -94,10 +94,12 @@ def test_metrics_pass_through_with_their_units() -> None:
     assert all(tuple(row)[3:] == METRIC_NAMES for row in rows)
 
 
-def test_interval_is_students_over_subject_means() -> None:
+def test_interval_is_students_over_subject_means_on_the_logit_scale() -> None:
     row = only(summarize(rows_of(("a", 0.8), ("a", 1.0), ("b", 0.7), ("c", NAN), ("c", 0.6))))
     means = [0.9, 0.7, 0.6]
-    low, high = stats.t.interval(0.95, 2, loc=np.mean(means), scale=stats.sem(means))
+    mean = np.mean(means)
+    scale = stats.sem(means) / (mean * (1 - mean))
+    low, high = special.expit(stats.t.interval(0.95, 2, loc=special.logit(mean), scale=scale))
     assert (row["mean"], row["low"], row["high"]) == pytest.approx((np.mean(means), low, high))
     assert (row["cases"], row["subjects"], row["nan"]) == (5, 3, 1)
 
@@ -203,8 +205,9 @@ def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
 
 def test_table_shows_mean_interval_and_nan_count() -> None:
     text = rendered(summarize(rows_of(("a", 0.9), ("b", 0.7), ("c", NAN), ("d", NAN))), metrics=("dice",))
-    half = 12.7062 * 0.1  # t(0.975, 1) times the standard error of (0.9, 0.7)
-    assert f"0.800 [{0.8 - half:.3f}, {0.8 + half:.3f}] (2 NaN)" in text
+    half = 12.7062 * 0.1 / (0.8 * 0.2)  # t(0.975, 1) times the standard error of (0.9, 0.7), as logits
+    low, high = special.expit([special.logit(0.8) - half, special.logit(0.8) + half])
+    assert f"0.800 [{low:.3f}, {high:.3f}] (2 NaN)" in text
     assert "NaN" not in rendered(summarize(rows_of(("a", 0.9), ("b", 0.7))), metrics=("dice",))
 
 

@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 
 from metassl_monai.losses import RegionWeights
 from metassl_monai.report import history_figure, read_history, weight_figure
-from metassl_monai.report.palette import REGION_COLORS
+from metassl_monai.report.palette import REGION_COLORS, structure_color
 
 NAN = math.nan
 HISTORY = {
@@ -30,7 +30,7 @@ HISTORY = {
 
 def test_a_panel_holds_what_differs_in_the_last_part() -> None:
     figure = history_figure(HISTORY, "pixels", "counts", "voxels")
-    assert [ax.get_title() for ax in figure.axes] == ["pixels/unlabeled/first", "pixels/unlabeled/second"]
+    assert [ax.get_title() for ax in figure.axes] == ["voxels: unlabeled, first", "voxels: unlabeled, second"]
     assert [ax.get_ylabel() for ax in figure.axes] == ["voxels"] * 2
     lines = figure.axes[1].lines
     assert [line.get_label() for line in lines] == ["UC", "DS"]
@@ -43,7 +43,22 @@ def test_a_panel_holds_what_differs_in_the_last_part() -> None:
 
 def test_a_star_stands_for_anything() -> None:
     figure = history_figure(HISTORY, "hidden/*/accuracy", "", "")
-    assert [ax.get_title() for ax in figure.axes] == ["hidden/first/accuracy", "hidden/first/accuracy_foreground"]
+    assert [ax.get_title().replace("\n", " ") for ax in figure.axes] == [
+        "hidden labels: first, right references",
+        "hidden labels: first, right references in the foreground",
+    ]
+
+
+def test_curves_of_classes_have_the_names_and_colors_of_pictures() -> None:
+    history = {"epoch": [1], "threshold/a/0": [0.9], "threshold/a/1": [0.8], "threshold/a/2": [0.7]}
+    figure = history_figure(history, "threshold", "", "", {"0": "background", "1": "right ventricle", "2": "wall"})
+    lines = figure.axes[0].lines
+    assert [line.get_label() for line in lines] == ["background", "right ventricle", "wall"]
+    assert [to_hex(line.get_color()) for line in lines[1:]] == [structure_color(1), structure_color(2)]
+    assert len({line.get_marker() for line in lines}) == 3
+    history = {"epoch": [1], "val_dice/right_ventricle": [0.8]}
+    (line,) = history_figure(history, "val_dice", "", "", {"1": "right ventricle"}).axes[0].lines
+    assert to_hex(line.get_color()) == structure_color(1)
 
 
 @pytest.mark.parametrize("panels", [1, 3, 4, 7])

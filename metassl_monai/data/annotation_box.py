@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from monai.transforms.utils import generate_spatial_bounding_box
 
-from .datalist import DatalistError, load_datalist, read_datalist
+from .datalist import load_datalist, read_datalist
+from .problems import DatalistError
 from .reading import read_label
 
 __all__ = ["labeled_box"]
