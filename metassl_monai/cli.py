@@ -45,9 +45,7 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 @app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="A new folder for everything the demo makes.")] = Path("metassl_demo"),
-) -> None:
+def demo(out: options.DemoFolder = Path("metassl_demo")) -> None:
     """Draw data, train CPS + MetaSSL and supervised learning, infer, evaluate: minutes on a CPU."""
     from metassl_monai.apps.demo import run_demo
 
@@ -79,14 +77,8 @@ def prepare(
     from metassl_monai.apps.prepare import prepare_data
 
     release = {"source": source, "labeled": labeled, "train": train, "test": test, "fold": fold}
-    folders: dict[str, Any] = {
-        "images": images,
-        "labels": labels,
-        "unlabeled": unlabeled,
-        "suffix": suffix,
-        "subject": subject,
-    }
-    folders |= {"label": label, "ignore": ignore, "set": setting, "update": update}
+    folders: dict[str, Any] = {"images": images, "labels": labels, "unlabeled": unlabeled, "suffix": suffix}
+    folders |= {"subject": subject, "label": label, "ignore": ignore, "set": setting, "update": update}
     prepare_data(name, out, seed, validation, release, folders)
 
 
@@ -105,9 +97,7 @@ def train(
     method: Annotated[str | None, typer.Option(help="The method's overlay; the bundle's default if left out.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="The method's own losses instead of MetaSSL.")] = False,
     overlay: options.Overlays = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Train for about as long; replaces --iterations. A few steps are timed first.")
-    ] = None,
+    minutes: options.Minutes = None,
 ) -> None:
     """Train a bundle. Every further --id VALUE goes to MONAI as it is.
 
@@ -123,22 +113,21 @@ def train(
 def infer(
     context: typer.Context,
     bundle: options.Bundle,
-    images: Annotated[
-        list[Path] | None, typer.Option(help="Folders and files to segment, of any format; several may follow.")
-    ] = None,
+    images: options.Scans = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the predictions of --images.")] = None,
     checkpoint: options.Checkpoint = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write class probabilities as well.")] = False,
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Write the entropy, in nats, as well.")] = False,
     device: options.Device = None,
     overlap: Annotated[str | None, typer.Option(help="Of sliding windows, from 0 to below 1.")] = None,
+    also: options.Also = None,
     overlay: options.Overlays = None,
 ) -> None:
     """Segment images with a trained bundle. Without --images every further --id VALUE goes to MONAI as it is."""
     from metassl_monai.apps.infer import infer as run
 
     maps = {"probabilities": probabilities, "uncertainty": uncertainty}
-    run(bundle, overlay or (), images or (), context.args, out, checkpoint, device, overlap, **maps)
+    run(bundle, overlay or (), images or (), context.args, out, checkpoint, device, overlap, also or (), **maps)
 
 
 @app.command()
@@ -163,9 +152,7 @@ def evaluate(
     predictions: Annotated[Path, typer.Option(help="Folder of the predicted label maps.")],
     out: Annotated[Path, typer.Option(help="Folder for cases.csv and metrics.json.")],
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Predictions hold the annotations' own values, as infer --images writes them.")
-    ] = False,
+    raw: options.Raw = False,
 ) -> None:
     """Score predicted label maps against the annotations, per case and structure."""
     from metassl_monai.apps.evaluate import evaluate_predictions
@@ -194,14 +181,7 @@ def compare(
 
 
 @app.command()
-def report(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Bundles, or output folders of trainings; more are compared.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="The HTML file; report.html in the folder, of several in the current one.")
-    ] = None,
-) -> None:
+def report(folders: options.Runs, out: options.Page = None) -> None:
     """Write one HTML file: what was decided, trained and reached, what the network sees, and how to go on."""
     from metassl_monai.apps.page import write_report
 
@@ -237,6 +217,20 @@ def bundle(
     from metassl_monai.bundle.locate import bundle_names, copy_bundle
 
     typer.echo("\n".join(bundle_names()) if name is None else f"copied to {copy_bundle(name, out)}")
+
+
+@app.command()
+def export(
+    bundle: options.Bundle,
+    out: Annotated[Path, typer.Option(help="The file; for huggingface the new folder.")],
+    format: Annotated[str, typer.Option(help="onnx, pt2 (torch.export) or huggingface.")] = "onnx",
+    checkpoint: options.Checkpoint = None,
+    overlay: options.Overlays = None,
+) -> None:
+    """Write a trained network as ONNX or an exported program, or its bundle as a repository of Hugging Face."""
+    from metassl_monai.apps.export import export_bundle
+
+    export_bundle(bundle, format, out, checkpoint, overlay or ())
 
 
 @app.command()

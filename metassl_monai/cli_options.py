@@ -17,6 +17,7 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
+Also = Annotated[list[str] | None, typer.Option(help="A further format: seg.nrrd or dicom-seg; repeatable.")]
 Bundle = Annotated[str, typer.Argument(help="Name of a bundle that comes with the package, or a path to one.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="The weights; BUNDLE/models/model.pt if left out.")]
 DataSetName = Annotated[
@@ -24,6 +25,7 @@ DataSetName = Annotated[
 ]
 Datalist = Annotated[Path, typer.Option(help="The datalist file.")]
 DatasetDir = Annotated[Path, typer.Option("--dataset-dir", "--dataset_dir", help="Folder of its images.")]
+DemoFolder = Annotated[Path, typer.Option(help="A new folder for everything the demo makes.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda:0, ...; a GPU where there is one if left out.")]
 Fold = Annotated[
     int | None,
@@ -38,7 +40,22 @@ Labeled = Annotated[int | None, typer.Option(help="Number of labeled subjects.")
 Labels = Annotated[
     Path | None, typer.Option(help="folder: the labels of some; left out where they lie beside the images.")
 ]
+Minutes = Annotated[
+    float | None, typer.Option(help="Train for about as long; replaces --iterations. A few steps are timed first.")
+]
 Overlays = Annotated[list[str] | None, typer.Option("--overlay", help="A further config of the bundle; repeatable.")]
+Page = Annotated[
+    Path | None, typer.Option(help="The HTML file; report.html in the folder, of several in the current one.")
+]
+Raw = Annotated[
+    bool, typer.Option("--raw", help="Predictions hold the annotations' own values, as infer --images writes them.")
+]
+Runs = Annotated[
+    list[Path], typer.Argument(metavar="RUN...", help="Bundles, or output folders of trainings; more are compared.")
+]
+Scans = Annotated[
+    list[Path] | None, typer.Option(help="Folders and files to segment, of any format; several may follow.")
+]
 Seed = Annotated[str, typer.Option(help="'published' takes the papers' subjects in their order; a number draws them.")]
 Setting = Annotated[list[str] | None, typer.Option("--set", help="folder: a decision, NAME=VALUE.")]
 Source = Annotated[Path | None, typer.Option(help="Folder of the official release.")]

@@ -69,3 +69,12 @@ def test_what_reliability_promises_is_tested():
     assert len(named) > 30
     for file, function in named:
         assert f"def {function}(" in (ROOT / "tests" / file).read_text(), f"{file}::{function}"
+
+
+def test_what_is_said_of_other_programs_is_tested():
+    page = (ROOT / "docs/integrations.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| with")]
+    assert len(rows) > 10
+    for row in rows:
+        ((file, function),) = re.findall(r"`(\S+\.py)::(\w+)`", row)
+        assert f"def {function}(" in (ROOT / "tests" / file).read_text(), f"{file}::{function}"

@@ -42,7 +42,8 @@ INTERNAL: dict[str, set[str]] = {
     "options": set(),
     "cli_options": {"__version__"},
 }
-INTERNAL["apps"] = {"bundle", "planning", "losses", "data", "files", "handlers", "metrics", "report"}
+INTERNAL["integrations"] = {"bundle", "data", "files", "methods", "report", "__version__"}
+INTERNAL["apps"] = {"bundle", "planning", "losses", "data", "files", "handlers", "integrations", "metrics", "report"}
 INTERNAL["experiments"] = INTERNAL["apps"] | {"apps", "__version__"}
 """Rooms of the package that a room may import beside itself; ``cli`` may see everything."""
 
@@ -257,7 +258,19 @@ def loaded_by_command(*arguments: object) -> set[str]:
     return set(result.stdout.splitlines()[-1].split())
 
 
-COMMANDS = ("demo", "prepare", "check", "train", "infer", "suggest", "evaluate", "compare", "report", "experiment")
+COMMANDS = (
+    "demo",
+    "prepare",
+    "check",
+    "train",
+    "infer",
+    "suggest",
+    "evaluate",
+    "compare",
+    "report",
+    "experiment",
+    "export",
+)
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS, "bundle"])

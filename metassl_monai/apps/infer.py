@@ -17,8 +17,10 @@ from metassl_monai.bundle.locate import bundle_path, config_files, run_bundle
 from metassl_monai.bundle.writable import check_writable
 from metassl_monai.data import prediction_mistakes
 from metassl_monai.data.datalist import parse_json
+from metassl_monai.integrations.labels import named_labels, write_label_tables
 from metassl_monai.planning import Case, image_cases
 
+from .further_formats import check_formats, write_formats
 from .segmenter import Segmenter, read_inference, save_predictions, succeeds
 
 __all__ = ["infer", "segment_images"]
@@ -33,6 +35,7 @@ def infer(
     checkpoint: Path | None = None,
     device: str | None = None,
     overlap: str | None = None,
+    also: Sequence[str] = (),
     **maps: bool,
 ) -> None:
     """Segment images, or run the bundle's inference as MONAI does where no images are given.
@@ -46,6 +49,7 @@ def infer(
         checkpoint: likewise.
         device: likewise; without images an id like any other.
         overlap: likewise; without images an id like any other.
+        also: likewise.
         maps: ``probabilities`` and ``uncertainty``.
 
     Raises:
@@ -57,9 +61,9 @@ def infer(
         if out is None:
             raise UserError("--images: needs --out DIR, the folder of the predictions.")
         given = [*images, *map(Path, arguments)]
-        segment_images(bundle, given, out, overlays, checkpoint, device, _fraction(overlap), **maps)
+        segment_images(bundle, given, out, overlays, checkpoint, device, _fraction(overlap), also, **maps)
         return
-    alone = {"--out": out, "--checkpoint": checkpoint} | {f"--{name}": on for name, on in maps.items()}
+    alone = {"--out": out, "--checkpoint": checkpoint, "--also": also} | {f"--{name}": on for name, on in maps.items()}
     refuse(f"{name}: goes with --images only: add --images DIR" for name, value in alone.items() if value)
     ids = {"--device": device, "--overlap": overlap}
     more = [word for name, value in ids.items() if value is not None for word in (name, value)]
@@ -74,6 +78,7 @@ def segment_images(
     checkpoint: Path | None = None,
     device: str | None = None,
     overlap: float | None = None,
+    also: Sequence[str] = (),
     probabilities: bool = False,
     uncertainty: bool = False,
 ) -> None:
@@ -81,7 +86,8 @@ def segment_images(
 
     A prediction has its image's name with ``_seg``, and lies in the sub-folder of ``out`` that its image has in the
     folder that holds all images. NIfTI in the image's own space; of a picture it is a PNG. Where the bundle's
-    ``datalist.json`` has ``label_values``, it holds those values.
+    ``datalist.json`` has ``label_values``, it holds those values. Tables in ``out`` name the structures and give them
+    colors, for 3D Slicer and ITK-SNAP.
 
     Args:
         bundle: name or path of a bundle.
@@ -91,12 +97,13 @@ def segment_images(
         checkpoint: weights; ``models/model.pt`` of the bundle if left out.
         device: such as ``"cpu"``; a GPU where there is one if left out.
         overlap: of two neighboring windows, as a fraction of their size, in [0, 1).
+        also: further formats of each prediction, see :data:`~metassl_monai.apps.further_formats.FORMATS`.
         probabilities: write the probability of each class as well, ``<name>_probabilities``.
         uncertainty: write the entropy of the probabilities as well, ``<name>_uncertainty``, in nats.
 
     Raises:
         UserError: before anything is segmented for a missing network or folder, or images that would share a
-            prediction; in the end when an image has failed.
+            prediction, or a format that they cannot have; in the end when an image has failed.
         DatalistError: for images that are missing, or lack a channel.
     """
     folder = bundle_path(bundle).resolve()
@@ -104,11 +111,20 @@ def segment_images(
     root = _root(cases, images)
     maps = {"save_probabilities": probabilities, "save_uncertainty": uncertainty}
     parser = read_inference(folder, checkpoint, overlays, root, device, overlap=overlap, **maps)
-    save_predictions(parser, out, _datalist(folder).get("label_values"))
-    refuse(prediction_mistakes([_files(case) for case in cases], root, out))
+    label_values = _datalist(folder).get("label_values")
+    save_predictions(parser, out, label_values)
+    files = [_files(case) for case in cases]
+    refuse(prediction_mistakes(files, root, out))
+    check_formats(also, files)
     check_writable(out)
+    labels = named_labels(parser.get_parsed_content("labels"), label_values)
     segmenter = Segmenter(parser)
-    done = sum(succeeds(segmenter, _files(case)) for case in tqdm(cases, desc="segmenting", unit="image"))
+
+    def finish(case: list[str]) -> bool:
+        return succeeds(segmenter, case, lambda item: write_formats(also, case, root, out, labels))
+
+    done = sum(finish(case) for case in tqdm(files, desc="segmenting", unit="image"))
+    write_label_tables(labels, out)
     if done < len(cases):
         failed = f"{len(cases) - done} of {len(cases)} images failed, as named above"
         raise UserError(f"{failed}; the others are segmented in {out}.")

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from .annotation_box import labeled_box
     from .check import check_datalist, check_images
     from .device_dataset import DeviceDataset
+    from .loading import case_loading
     from .phantom import make_phantom
     from .predictions import SavePredictiond, prediction_mistakes, prediction_path
     from .reading import (
         LabelClassesd,
         ScanReader,
-        case_loading,
         datalist_orientation,
         network_orientation,
         read_label,
@@ -77,7 +77,17 @@ if not TYPE_CHECKING:
     __getattr__ = imported_late(
         __name__,
         __all__,
-        ("annotation_box", "check", "device_dataset", "phantom", "predictions", "reading", "slices", "tiles"),
+        (
+            "annotation_box",
+            "check",
+            "device_dataset",
+            "loading",
+            "phantom",
+            "predictions",
+            "reading",
+            "slices",
+            "tiles",
+        ),
     )
 
 READERS: dict[str, Callable[..., dict[str, Any]]] = {

@@ -82,7 +82,7 @@ def prediction_mistakes(
             yield f"{target}: is an input, and the prediction would overwrite it: choose another --output_dir"
 
 
-class SavePredictiond(SaveImaged):
+class SaveImagePredictiond(SaveImaged):
     """Write a label map, or a map of probabilities, as its image is stored.
 
     The file appears whole or not at all. From a NIfTI image it has the header: sform and qform with their codes, units
@@ -137,6 +137,10 @@ class SavePredictiond(SaveImaged):
         if picture:
             return (voxels if not self.scale else (self.scale * voxels.clip(0, 1)).round()).astype(np.uint8)
         return voxels.astype(get_equivalent_dtype(self.output_dtype, np.ndarray))
+
+
+SavePredictiond = SaveImagePredictiond
+"""What configs call it. MONAI Deploy leaves out what writes files by ``SaveImage`` in the name of the class."""
 
 
 def _path(image: StrPath, stem: str, dataset_dir: StrPath, predictions: StrPath, postfix: str) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 import nibabel
 import torch
 from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader, PILReader
-from monai.transforms import Compose, EnsureChannelFirstd, LoadImage, LoadImaged, MapTransform, Orientationd
+from monai.transforms import LoadImage, MapTransform
 from monai.utils import ensure_tuple
 
 from metassl_monai.network_record import made_with
@@ -28,7 +28,7 @@ from .dicom import SeriesReader
 from .formats import is_nifti
 from .geometry import SAME_GRID, grid_distance
 from .label_values import label_classes
-from .orientation import AXES, reoriented
+from .orientation import reoriented
 from .pictures import first_channel, is_picture, large_pictures
 from .problems import DatalistError
 from .sizes import size_problem
@@ -36,7 +36,6 @@ from .sizes import size_problem
 __all__ = [
     "LabelClassesd",
     "ScanReader",
-    "case_loading",
     "datalist_orientation",
     "is_nifti",
     "network_orientation",
@@ -204,44 +203,4 @@ class LabelClassesd(MapTransform):
             classes = torch.as_tensor(label_classes(label.numpy(), self.content, file), dtype=torch.float32)
             meta = {**label.meta, "affine": image.affine}
             item[key] = MetaTensor(classes, meta=meta, applied_operations=label.applied_operations)
-        return item
-
-
-def case_loading(
-    keys: Any, datalist: StrPath | None = None, orientation: str | None = None, allow_missing_keys: bool = False
-) -> Compose:
-    """Make what loads image and annotation of a case as check and evaluation do: the first transform of every bundle.
-
-    ``LoadImaged`` with :class:`ScanReader`, ``EnsureChannelFirstd``, ``Orientationd`` where there is an orientation,
-    and :class:`LabelClassesd` where there is a datalist. ``Invertd`` undoes the orientation.
-
-    Args:
-        keys: ``image``, and ``label`` where there are annotations.
-        datalist: the datalist of the annotations; None where only images are loaded.
-        orientation: to where the axes point, such as ``"RAS"``; None leaves them as they are stored.
-        allow_missing_keys: accept items without annotation.
-
-    Example:
-        >>> import tempfile
-        >>> from metassl_monai.data import load_datalist, make_phantom
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     datalist = make_phantom(folder, cases=4, labeled=1, validation=1, test=1, size=(32, 32, 3))
-        ...     case = case_loading(["image", "label"], datalist)(load_datalist(datalist, "labeled", folder)[0])
-        >>> case["image"].shape, case["label"].unique().tolist()
-        (torch.Size([1, 32, 32, 3]), [0.0, 1.0, 2.0, 3.0])
-    """
-    optional: dict[str, Any] = {"allow_missing_keys": allow_missing_keys}
-    transforms: list[Any] = [_LoadScand(keys, **optional), EnsureChannelFirstd(keys, **optional)]
-    if orientation:
-        transforms.append(Orientationd(keys, axcodes=orientation, labels=AXES, **optional))
-    if datalist:
-        transforms.append(LabelClassesd("label", datalist, allow_missing_keys=True))
-    return Compose(transforms)
-
-
-class _LoadScand(LoadImaged):
-    """``LoadImaged`` whose mistakes are those of the reader, and not a list of all that was tried."""
-
-    def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
-        item: dict[Hashable, Any] = super().__call__(data, reader or ScanReader())
         return item

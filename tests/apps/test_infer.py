@@ -24,6 +24,8 @@ OBLIQUE = nibabel.affines.from_matvec(
 LEFT_HANDED = np.array([[1.5, 0, 0, -20], [0, 1.2, 0, 30], [0, 0, 3, 5], [0, 0, 0, 1]])
 SHEARED = np.array([[1.5, 0.3, 0, -20], [0, 1.2, 0, 30], [0, 0.2, 3, 5], [0, 0, 0, 1.0]])
 assert np.linalg.det(OBLIQUE) > 0
+TABLES = {"labels.ctbl", "labels_itksnap.txt"}
+"""Names and colors of the structures, which lie beside the predictions."""
 
 
 def metassl(*arguments):
@@ -99,7 +101,7 @@ def test_label_values_of_the_annotations_come_back(bright, tmp_path):
     assert result.exit_code == 0, result.output
     # one prediction a case, named without the endings of its channels
     names = {"case_seg.nii.gz", "case_probabilities.nii.gz", "case_uncertainty.nii.gz"}
-    assert {file.name for file in (tmp_path / "out").iterdir()} == names
+    assert {file.name for file in (tmp_path / "out").iterdir()} == names | TABLES
     prediction = voxels_of(tmp_path / "out" / "case_seg.nii.gz")
     assert prediction.dtype == np.uint8
     assert np.unique(prediction).tolist() == [0, 3, 7]
@@ -145,8 +147,11 @@ def test_a_damaged_image_costs_the_others_nothing(bright, tmp_path):
         assert "Traceback" not in result.stderr
         assert len([line for line in result.stderr.splitlines() if str(damaged) in line]) == 1
         assert result.stderr.splitlines()[-1].startswith("1 of 3 images failed")
-        files = sorted((tmp_path / "scans" / "predictions").rglob("*.*"))
+        files = sorted((tmp_path / "scans" / "predictions").rglob("*.nii.gz"))
         assert [file.name for file in files] == ["a_seg.nii.gz", "c_seg.nii.gz"]
+        assert {file.name for file in (tmp_path / "scans" / "predictions").rglob("*.*")} - TABLES == {
+            file.name for file in files
+        }
     assert files[1].parent.name == "sub"
     assert np.mean((voxels_of(files[1]) == 1) == box) > 0.99
     assert file.is_file()
@@ -167,7 +172,7 @@ def test_an_image_that_fails_on_the_way_is_named_in_one_line(bright, tmp_path, m
     result = metassl("infer", bright(), "--images", tmp_path / "scans", "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert f"{tmp_path / 'scans' / 'a.nii.gz'}: MemoryError: no\n" in result.output
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["b_seg.nii.gz"]
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"b_seg.nii.gz"} | TABLES
 
 
 def test_several_files_and_folders_may_follow(bright, tmp_path):
@@ -249,4 +254,31 @@ def test_a_mistake_is_one_message(arguments, message, bright, tmp_path, monkeypa
     result = metassl("infer", bundle, *arguments)
     assert result.exit_code == 1
     assert message in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_further_formats_lie_beside_the_prediction(bright, tmp_path):
+    slicerio = pytest.importorskip("slicerio", reason="slicerio is not installed")
+    voxels, _ = blob()
+    write(tmp_path / "scans" / "site" / "a.nii.gz", voxels)
+    bundle = bright(label_values={"0": 0, "7": 1})
+    arguments = ["--images", tmp_path / "scans", "--out", tmp_path / "out", "--also", "seg.nrrd"]
+    result = metassl("infer", bundle, *arguments)
+    assert result.exit_code == 0, result.output
+    segmentation = slicerio.read_segmentation(str(tmp_path / "out" / "site" / "a.seg.nrrd"))
+    assert [(part["name"], part["labelValue"]) for part in segmentation["segments"]] == [("vessel", 7)]
+    assert np.array_equal(segmentation["voxels"], voxels_of(tmp_path / "out" / "site" / "a_seg.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    ("also", "message"), [("stl", "is no format"), ("dicom-seg", "DICOM"), ("seg.nrrd", "pip install slicerio")]
+)
+def test_a_format_that_cannot_be_written_is_refused_before_anything_is(also, message, bright, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "slicerio", None)
+    monkeypatch.setitem(sys.modules, "highdicom", sys)
+    write(tmp_path / "scans" / "a.nii.gz", blob()[0])
+    arguments = ["--images", tmp_path / "scans", "--out", tmp_path / "out", "--also", also]
+    result = metassl("infer", bright(), *arguments)
+    assert result.exit_code == 1
+    assert message in str(result.exception)
     assert not (tmp_path / "out").exists()

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from metassl_monai.data import SavePredictiond, prediction_mistakes, prediction_path, read_scan
-from metassl_monai.data.reading import case_loading
+from metassl_monai.data.loading import case_loading
 
 QFORM = np.array([[1.5, 0, 0, -20], [0, 1.5, 0, -30], [0, 0, 8, 5], [0, 0, 0, 1.0]])
 MOVED = QFORM + np.array([[0, 0, 0, 30], [0, 0, 0, 35], [0, 0, 0, 55], [0, 0, 0, 0]])
