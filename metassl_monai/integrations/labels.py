@@ -36,7 +36,7 @@ def named_labels(names: Mapping[str, str], label_values: Mapping[str, int] | Non
 
     Example:
         >>> named_labels({"0": "background", "1": "aorta"}, {"0": 0, "255": 1})
-        [Label(value=255, name='aorta', color=(0.894, 0.102, 0.11))]
+        [Label(value=255, name='aorta', color=(0.835, 0.369, 0.0))]
     """
     values = {number: int(value) for value, number in (label_values or {}).items()}
     colors: Any = structure_colormap(len(names)).colors

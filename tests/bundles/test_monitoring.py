@@ -39,7 +39,6 @@ def checkpoint(folder):
 @pytest.mark.parametrize(("overlay", "bundles"), [("monitor", bundle_names()), ("hidden_labels", SLICES)])
 def test_the_overlays_are_the_same_in_all_bundles(overlay, bundles):
     (text,) = {(bundle_path(bundle) / "configs" / f"{overlay}.json").read_text() for bundle in bundles}
-    assert text == json.dumps(json.loads(text), indent=4) + "\n"
     assert "'test'" not in text
 
 
