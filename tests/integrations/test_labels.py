@@ -58,7 +58,7 @@ def test_slicerio_reads_names_colors_and_places(label_map, tmp_path):
     assert np.array_equal(read["voxels"], voxels)
     assert np.allclose(read["ijkToLPS"], np.diag([-1, -1, 1, 1]) @ AFFINE)
     assert {s["labelValue"]: s["name"] for s in read["segments"]} == {7: "left ventricle", 3: "aorta", 9: "not there"}
-    assert np.allclose(read["segments"][0]["color"], [0.894, 0.102, 0.11])
+    assert np.allclose(read["segments"][0]["color"], named_labels(NAMES, VALUES)[0].color)
 
 
 def test_itk_finds_the_same_voxels_at_the_same_places(label_map, tmp_path):
