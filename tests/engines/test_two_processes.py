@@ -53,7 +53,10 @@ def largest_difference(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor
     return max(float((one[name] - two[name]).abs().max()) for name in one) / scale
 
 
-@pytest.mark.parametrize(("preset", "batch_norm"), [("plain", False), ("paper", False), ("paper", True)])
+@pytest.mark.parametrize(
+    ("preset", "batch_norm"),
+    [*(pytest.param(*case, marks=pytest.mark.slow) for case in (("plain", False), ("paper", True))), ("paper", False)],
+)
 def test_two_processes_differ_from_one_in_normalizers_alone(
     preset: str, batch_norm: bool, trained: Callable[..., list[dict[str, Any]]]
 ) -> None:

@@ -182,7 +182,10 @@ def test_a_bundle_trains_scores_and_segments_in_each_scans_own_space(kind, reque
         np.testing.assert_allclose(segmented.affine, original.affine, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["slices", "patches", "pictures"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("kind", [pytest.param("slices", marks=SLOW), pytest.param("patches", marks=SLOW), "pictures"])
 def test_every_method_trains_whatever_the_default_is(kind, request, tmp_path):
     bundle = request.getfixturevalue(kind)
     skip = {
