@@ -27,9 +27,9 @@ INTERNAL: dict[str, set[str]] = {
     "transforms": set(),
     "methods": {"losses", "networks", "transforms", "ignore", "options"},
     "engines": {"methods", "finite"},
-    "handlers": {"losses", "metrics", "report", "files", "finite", "ignore", "network_record"},
-    "data": {"transforms", "files", "ignore", "late_imports", "network_record"},
-    "planning": {"data", "files", "ignore", "recipes"},
+    "handlers": {"losses", "metrics", "report", "files", "finite", "ignore", "network_record", "progress"},
+    "data": {"transforms", "files", "ignore", "late_imports", "network_record", "progress"},
+    "planning": {"data", "files", "ignore", "progress", "recipes"},
     "metrics": {"ignore"},
     "report": {"metrics", "files"},
     "recipes": {"files"},
@@ -38,12 +38,14 @@ INTERNAL: dict[str, set[str]] = {
     "network_record": {"files"},
     "finite": set(),
     "late_imports": set(),
+    "progress": set(),
     "ignore": set(),
     "options": set(),
     "cli_options": {"__version__"},
 }
 INTERNAL["integrations"] = {"bundle", "data", "files", "methods", "report", "__version__"}
 INTERNAL["apps"] = {"bundle", "planning", "losses", "data", "files", "handlers", "integrations", "metrics", "report"}
+INTERNAL["apps"] |= {"progress"}
 INTERNAL["experiments"] = INTERNAL["apps"] | {"apps", "__version__"}
 """Rooms of the package that a room may import beside itself; ``cli`` may see everything."""
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from tqdm import tqdm
 
 from metassl_monai.bundle.errors import UserError, refuse, refuse_problems
 from metassl_monai.bundle.writable import check_writable
@@ -28,6 +27,7 @@ from metassl_monai.data.label_values import label_classes, label_problem
 from metassl_monai.data.pictures import is_picture
 from metassl_monai.handlers import attach_tables
 from metassl_monai.metrics import segmentation_metrics
+from metassl_monai.progress import Progress
 from metassl_monai.report import case_rows, write_case_table
 
 __all__ = ["evaluate_predictions", "load_prediction"]
@@ -76,7 +76,7 @@ def evaluate_predictions(
     refuse_problems(check_images([file for file in files if file.is_file()], progress=True))
     content = read_datalist(datalist)
     rows: list[dict[str, Any]] = []
-    for item, file in zip(tqdm(items, desc="evaluating", unit="case"), files, strict=True):
+    for item, file in zip(Progress(items, desc="evaluating", unit="case"), files, strict=True):
         truth = read_label(item["label"], content)
         prediction = load_prediction(file, truth, content, raw)
         spacing = None if is_picture(item["label"]) else truth.pixdim.tolist()

@@ -16,7 +16,6 @@ from monai.bundle import ConfigParser
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from tqdm import tqdm
 
 from metassl_monai.bundle.errors import UserError
 from metassl_monai.bundle.locate import bundle_path, config_files
@@ -27,6 +26,7 @@ from metassl_monai.data.pictures import gray
 from metassl_monai.files import atomic_write
 from metassl_monai.handlers.drawing import write_figure
 from metassl_monai.losses import FixedThreshold, Quadripartition, Region
+from metassl_monai.progress import Progress
 from metassl_monai.report import NO_REGION, quadripartition_figure
 
 from .segmenter import Segmenter, keep_probabilities, read_inference, succeeds
@@ -111,7 +111,7 @@ def rank_cases(
     networks = [_network(folder, overlays, dataset_dir, model, device)]
     networks += [_network(folder, overlays, dataset_dir, average, device)] if average.is_file() else []
     ranked: list[Suggestion] = []
-    for item in tqdm(items, desc="looking", unit="case"):
+    for item in Progress(items, desc="looking", unit="case"):
         use = partial(_rank, ranked, item, networks[-1])
         succeeds(networks[0], image_files(item["image"]), use)
     ranked.sort(key=lambda it: (-it.doubt["uncertain"], -it.doubt["entropy_nats"], it.case))
