@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from metassl_monai import cli_options as options
+from metassl_monai.cli_help import EXAMPLES, help_of_bundles
 
 
 class Commands(TyperGroup):
@@ -37,14 +36,20 @@ app = typer.Typer(
 
 
 @app.callback()
-def whole_command(version: options.Version = False) -> None:
+def whole_command(version: options.Version = False, quiet: options.Quiet = False) -> None:
     """Semi-supervised medical image segmentation, native to MONAI."""
+
+
+def _describe(words: list[str]) -> str:
+    from metassl_monai.apps.describe import describe_bundles
+
+    return describe_bundles(words)
 
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-@app.command()
+@app.command(epilog=EXAMPLES["demo"])
 def demo(out: options.DemoFolder = Path("metassl_demo")) -> None:
     """Draw data, train CPS + MetaSSL and supervised learning, infer, evaluate: minutes on a CPU."""
     from metassl_monai.apps.demo import run_demo
@@ -52,7 +57,7 @@ def demo(out: options.DemoFolder = Path("metassl_demo")) -> None:
     run_demo(out)
 
 
-@app.command()
+@app.command(epilog=EXAMPLES["prepare"])
 def prepare(
     name: options.DataSetName,
     out: Annotated[Path, typer.Option(help="The datalist to write; for folder the new bundle.")],
@@ -82,15 +87,15 @@ def prepare(
     prepare_data(name, out, seed, validation, release, folders)
 
 
-@app.command()
-def check(datalist: options.Datalist, dataset_dir: options.DatasetDir) -> None:
+@app.command(epilog=EXAMPLES["check"])
+def check(datalist: options.Datalist, dataset_dir: options.DatasetDir, json: options.Json = False) -> None:
     """Read every file of a datalist and report all problems at once."""
     from metassl_monai.apps.prepare import report_problems
 
-    report_problems(datalist, dataset_dir)
+    report_problems(datalist, dataset_dir, json)
 
 
-@app.command(context_settings=PASS_ON)
+@app.command(cls=help_of_bundles(_describe), epilog=EXAMPLES["train"], context_settings=PASS_ON)
 def train(
     context: typer.Context,
     bundle: options.Bundle,
@@ -109,7 +114,7 @@ def train(
     train_bundle(bundle, names, context.args, minutes)
 
 
-@app.command(context_settings=PASS_ON)
+@app.command(epilog=EXAMPLES["infer"], context_settings=PASS_ON)
 def infer(
     context: typer.Context,
     bundle: options.Bundle,
@@ -130,7 +135,7 @@ def infer(
     run(bundle, overlay or (), images or (), context.args, out, checkpoint, device, overlap, also or (), **maps)
 
 
-@app.command()
+@app.command(epilog=EXAMPLES["suggest"])
 def suggest(
     bundle: options.Bundle,
     out: Annotated[Path | None, typer.Option(help="A CSV file for all cases; a picture goes beside it.")] = None,
@@ -138,14 +143,15 @@ def suggest(
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
     overlay: options.Overlays = None,
+    json: options.Json = False,
 ) -> None:
     """Name the unlabeled cases to annotate next: those that the network is least sure of."""
     from metassl_monai.apps.suggest import suggest as run
 
-    run(bundle, out, count, overlay or (), checkpoint, device)
+    run(bundle, out, count, overlay or (), checkpoint, device, json)
 
 
-@app.command()
+@app.command(epilog=EXAMPLES["evaluate"])
 def evaluate(
     datalist: options.Datalist,
     dataset_dir: options.DatasetDir,
@@ -153,34 +159,29 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for cases.csv and metrics.json.")],
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
     raw: options.Raw = False,
+    json: options.Json = False,
 ) -> None:
     """Score predicted label maps against the annotations, per case and structure."""
-    from metassl_monai.apps.evaluate import evaluate_predictions
-    from metassl_monai.report import format_summary, summarize
+    from metassl_monai.apps.evaluate import evaluate_predictions, show_scores
 
-    rows = evaluate_predictions(datalist, dataset_dir, split, predictions, out, raw)
-    # a log file has no width of its own, and 80 columns would break every cell
-    Console(width=None if sys.stdout.isatty() else 130).print(format_summary(summarize(rows)))
-    typer.echo(f"Mean over subjects with its 95 % interval. Every case is in {out / 'cases.csv'}.")
+    show_scores(evaluate_predictions(datalist, dataset_dir, split, predictions, out, raw), out, json)
 
 
-@app.command()
+@app.command(epilog=EXAMPLES["compare"])
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="A metrics.json, its folder, or a run's output folder.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="The other, of the same cases.")],
     metric: Annotated[list[str] | None, typer.Option(help="Repeatable; dice and hd95_mm if left out.")] = None,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the numbers.")] = None,
+    json: options.Json = False,
 ) -> None:
     """Tell which of two evaluations is higher, by how much, and whether that is more than chance."""
-    from metassl_monai.apps.compare import compare_evaluations, verdicts
-    from metassl_monai.report import format_comparison
+    from metassl_monai.apps.compare import compare_evaluations, show_comparison
 
-    rows = compare_evaluations(a, b, metric or ("dice", "hd95_mm"), out)
-    Console(width=None if sys.stdout.isatty() else 130).print(format_comparison(rows))
-    typer.echo(verdicts(rows))
+    show_comparison(compare_evaluations(a, b, metric or ("dice", "hd95_mm"), out), json)
 
 
-@app.command()
+@app.command(epilog=EXAMPLES["report"])
 def report(folders: options.Runs, out: options.Page = None) -> None:
     """Write one HTML file: what was decided, trained and reached, what the network sees, and how to go on."""
     from metassl_monai.apps.page import write_report
@@ -188,7 +189,7 @@ def report(folders: options.Runs, out: options.Page = None) -> None:
     write_report(folders, out)
 
 
-@app.command()
+@app.command(epilog=EXAMPLES["experiment"])
 def experiment(
     file: Annotated[Path, typer.Argument(help="The experiment, such as bundles/*/experiments/*.json.")],
     dataset_dir: options.DatasetDir,
@@ -208,7 +209,7 @@ def experiment(
     run_experiment(file, dataset_dir, out, results, stored, *chosen, pictures=pictures)
 
 
-@app.command()
+@app.command(epilog=EXAMPLES["bundle"])
 def bundle(
     name: Annotated[str | None, typer.Argument(help="Name of a bundle; all are listed if left out.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to copy it into.")] = Path(),
@@ -219,7 +220,7 @@ def bundle(
     typer.echo("\n".join(bundle_names()) if name is None else f"copied to {copy_bundle(name, out)}")
 
 
-@app.command()
+@app.command(epilog=EXAMPLES["export"])
 def export(
     bundle: options.Bundle,
     out: Annotated[Path, typer.Option(help="The file; for huggingface the new folder.")],
@@ -233,14 +234,12 @@ def export(
     export_bundle(bundle, format, out, checkpoint, overlay or ())
 
 
-@app.command()
-def audit(
-    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle, or a zip archive of one.")],
-) -> None:
+@app.command(epilog=EXAMPLES["audit"])
+def audit(bundle: options.BundleToAudit, json: options.Json = False) -> None:
     """Tell what a bundle would run, without running it; exit status 1 where something is not known to be harmless."""
     from metassl_monai.apps.audit import print_audit
 
-    print_audit(bundle)
+    print_audit(bundle, json)
 
 
 def main() -> None:

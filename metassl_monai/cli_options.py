@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +18,14 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _be_quiet(asked: bool) -> None:
+    if asked:  # in the environment, where the processes of trainings find it as well
+        os.environ |= {"METASSL_QUIET": "1", "TQDM_DISABLE": "1"}
+
+
 Also = Annotated[list[str] | None, typer.Option(help="A further format: seg.nrrd or dicom-seg; repeatable.")]
 Bundle = Annotated[str, typer.Argument(help="Name of a bundle that comes with the package, or a path to one.")]
+BundleToAudit = Annotated[Path, typer.Argument(help="The folder of a bundle, or a zip archive of one.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="The weights; BUNDLE/models/model.pt if left out.")]
 DataSetName = Annotated[
     str, typer.Argument(help="A data set (abdomenct1k, acdc, brats2019, digestpath, la, pancreas_ct), or folder.")
@@ -35,6 +42,7 @@ Fold = Annotated[
 ]
 Ignore = Annotated[int | None, typer.Option(help="folder: the label value of voxels nobody annotated.")]
 Images = Annotated[Path | None, typer.Option(help="folder: the images, in a folder or listed in a dataset.json.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead, for programs.")]
 Label = Annotated[list[str] | None, typer.Option(help="folder: 1=aorta, or a file of label names.")]
 Labeled = Annotated[int | None, typer.Option(help="Number of labeled subjects.")]
 Labels = Annotated[
@@ -46,6 +54,15 @@ Minutes = Annotated[
 Overlays = Annotated[list[str] | None, typer.Option("--overlay", help="A further config of the bundle; repeatable.")]
 Page = Annotated[
     Path | None, typer.Option(help="The HTML file; report.html in the folder, of several in the current one.")
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        callback=_be_quiet,
+        is_eager=True,
+        help="Print results and mistakes alone; give it before the command.",
+    ),
 ]
 Raw = Annotated[
     bool, typer.Option("--raw", help="Predictions hold the annotations' own values, as infer --images writes them.")

@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from metassl_monai.bundle.errors import UserError
 from .audit_expressions import expression_flags, imported_names, path_flag
 from .audit_names import name_mistake
 from .audit_weights import file_flag
+from .show import show_json
 
 _identity = id  # elsewhere ids are those of a config
 __all__ = ["Finding", "audit_bundle", "print_audit"]
@@ -60,13 +61,22 @@ def audit_bundle(bundle: str | Path) -> list[Finding]:
         return [*_unpack(path, Path(folder)), *_folder(Path(folder))]
 
 
-def print_audit(bundle: str | Path) -> None:
-    """Print what a bundle would run, each thing once, what is flagged last.
+def print_audit(bundle: str | Path, as_json: bool = False) -> None:
+    """Print what a bundle would run, each thing once, what is flagged last; or every finding as JSON.
 
     Raises:
         UserError: with exit status 1, if something is flagged.
     """
     findings = audit_bundle(bundle)
+    if as_json:
+        show_json([finding._asdict() for finding in findings])
+    else:
+        _print_findings(findings)
+    if any(finding.flags for finding in findings):
+        raise UserError(1)
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
     places: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
     for finding in findings:
         places.setdefault((finding.kind, finding.text, finding.flags), []).append(finding.where)
@@ -76,8 +86,6 @@ def print_audit(bundle: str | Path) -> None:
         sys.stdout.writelines(f"{'':8}{flag}\n" for flag in flags)
     flagged = sum(bool(flags) for _, _, flags in places)
     sys.stdout.write(f"{len(places)} different things in {len(findings)} places, {flagged} of them flagged\n")
-    if flagged:
-        raise UserError(1)
 
 
 def _folder(root: Path) -> Iterator[Finding]:

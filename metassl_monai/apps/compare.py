@@ -12,9 +12,11 @@ from typing import Any
 from metassl_monai.bundle.errors import UserError
 from metassl_monai.bundle.writable import check_writable_file
 from metassl_monai.files import nan_for_null, write_json
-from metassl_monai.report import compare_cases
+from metassl_monai.report import compare_cases, format_comparison
 
-__all__ = ["compare_evaluations", "verdict", "verdicts"]
+from .show import show_json, show_table
+
+__all__ = ["compare_evaluations", "show_comparison", "verdict", "verdicts"]
 
 _KEYS = {"case", "subject", "structure"}
 
@@ -85,6 +87,14 @@ def verdict(row: Mapping[str, Any]) -> str:
 def verdicts(rows: Sequence[Mapping[str, Any]]) -> str:
     """Join the :func:`verdict` on the mean over the structures in each metric, one a line."""
     return "\n".join(verdict(row) for row in rows if row["structure"] == "mean")
+
+
+def show_comparison(rows: Sequence[Mapping[str, Any]], as_json: bool = False) -> None:
+    """Print the rows of :func:`compare_evaluations` as a table with :func:`verdicts`, or as JSON."""
+    if as_json:
+        show_json(rows)
+    else:
+        show_table(format_comparison(rows), verdicts(rows))
 
 
 def _table_file(path: Path) -> Path:

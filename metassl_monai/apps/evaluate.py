@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from tqdm import tqdm
 
 from metassl_monai.bundle.errors import UserError, refuse, refuse_problems
 from metassl_monai.bundle.writable import check_writable
@@ -28,9 +27,12 @@ from metassl_monai.data.label_values import label_classes, label_problem
 from metassl_monai.data.pictures import is_picture
 from metassl_monai.handlers import attach_tables
 from metassl_monai.metrics import segmentation_metrics
-from metassl_monai.report import case_rows, write_case_table
+from metassl_monai.progress import Progress
+from metassl_monai.report import case_rows, format_summary, summarize, write_case_table
 
-__all__ = ["evaluate_predictions", "load_prediction"]
+from .show import show_json, show_table
+
+__all__ = ["evaluate_predictions", "load_prediction", "show_scores"]
 
 
 def evaluate_predictions(
@@ -76,7 +78,7 @@ def evaluate_predictions(
     refuse_problems(check_images([file for file in files if file.is_file()], progress=True))
     content = read_datalist(datalist)
     rows: list[dict[str, Any]] = []
-    for item, file in zip(tqdm(items, desc="evaluating", unit="case"), files, strict=True):
+    for item, file in zip(Progress(items, desc="evaluating", unit="case"), files, strict=True):
         truth = read_label(item["label"], content)
         prediction = load_prediction(file, truth, content, raw)
         spacing = None if is_picture(item["label"]) else truth.pixdim.tolist()
@@ -86,6 +88,22 @@ def evaluate_predictions(
     write_case_table(rows, out, about=about)
     attach_tables(Path(out))
     return rows
+
+
+def show_scores(rows: Sequence[dict[str, Any]], out: str | Path, as_json: bool = False) -> None:
+    """Print the mean of each metric of each structure over the subjects, with its interval.
+
+    Args:
+        rows: those of :func:`evaluate_predictions`.
+        out: the folder of the tables, which is named below the printed one.
+        as_json: print the summary as JSON.
+    """
+    summary = summarize(rows)
+    if as_json:
+        show_json(summary)
+    else:
+        text = f"Mean over subjects with its 95 % interval. Every case is in {Path(out) / 'cases.csv'}."
+        show_table(format_summary(summary), text)
 
 
 def load_prediction(file: Path, truth: MetaTensor, datalist: Mapping[str, Any], raw: bool = False) -> MetaTensor:

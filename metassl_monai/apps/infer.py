@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from metassl_monai.bundle.errors import UserError, refuse
 from metassl_monai.bundle.locate import bundle_path, config_files, run_bundle
 from metassl_monai.bundle.writable import check_writable
@@ -19,6 +17,7 @@ from metassl_monai.data import prediction_mistakes
 from metassl_monai.data.datalist import parse_json
 from metassl_monai.integrations.labels import named_labels, write_label_tables
 from metassl_monai.planning import Case, image_cases
+from metassl_monai.progress import Progress
 
 from .further_formats import check_formats, write_formats
 from .segmenter import Segmenter, read_inference, save_predictions, succeeds
@@ -123,7 +122,7 @@ def segment_images(
     def finish(case: list[str]) -> bool:
         return succeeds(segmenter, case, lambda item: write_formats(also, case, root, out, labels))
 
-    done = sum(finish(case) for case in tqdm(files, desc="segmenting", unit="image"))
+    done = sum(finish(case) for case in Progress(files, desc="segmenting", unit="image"))
     write_label_tables(labels, out)
     if done < len(cases):
         failed = f"{len(cases) - done} of {len(cases)} images failed, as named above"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ def prepare_folder(
     width = max(len(decision.name) for decision in decisions)
     for name, value, reason in decisions:
         sys.stdout.write(f"  {name:<{width}}  {json.dumps(value)}: {reason}\n")
-    sys.stdout.write(f"wrote the bundle {out}. Now:\n  metassl train {out}\n")
+    sys.stdout.write(f"wrote the bundle {out}. Now:\n  metassl train {shlex.quote(str(out))}\n")
 
 
 def update_folder(images: Path, labels: Path | None, bundle: Path, **collecting: Any) -> None:
@@ -88,7 +89,8 @@ def update_folder(images: Path, labels: Path | None, bundle: Path, **collecting:
     was = {item["case"] for item in before["labeled"]}
     new = [item["case"] for item in after["labeled"] if item["case"] not in was]
     sys.stdout.write(f"newly labeled: {', '.join(new) if new else 'none'}\nwrote {file}. Now:\n")
-    sys.stdout.write(f"  metassl train {bundle} --output_dir {bundle}_2\n")
+    first, second = shlex.quote(str(bundle)), shlex.quote(f"{bundle}_2")
+    sys.stdout.write(f"  metassl train {first} --output_dir {second}\n")
 
 
 def _refuse_another_kind(bundle: Path, before: Mapping[str, Any], after: Mapping[str, Any], root: Path) -> None:

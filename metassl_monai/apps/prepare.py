@@ -13,6 +13,8 @@ from metassl_monai.bundle.errors import UserError
 from metassl_monai.bundle.writable import check_writable_file
 from metassl_monai.data import READERS, write_datalist
 
+from .show import show_json
+
 __all__ = ["prepare_data", "prepare_datalist", "report_problems"]
 
 
@@ -102,8 +104,8 @@ def prepare_datalist(name: str, source: Path, labeled: int, out: Path, seed: str
     sys.stdout.write(f"wrote {out}\n")
 
 
-def report_problems(datalist: Path, dataset_dir: Path) -> None:
-    """Print every problem of a data set.
+def report_problems(datalist: Path, dataset_dir: Path, as_json: bool = False) -> None:
+    """Print every problem of a data set, as text or as JSON.
 
     Raises:
         UserError: with their number, when there are any.
@@ -111,8 +113,11 @@ def report_problems(datalist: Path, dataset_dir: Path) -> None:
     from metassl_monai.data import check_datalist
 
     problems = check_datalist(datalist, dataset_dir, progress=True)
-    for problem in problems:
+    if as_json:
+        show_json([problem._asdict() for problem in problems])
+    for problem in () if as_json else problems:
         sys.stdout.write(f"{problem.file}: {problem.cause}\n    remedy: {problem.remedy}\n")
     if problems:
         raise UserError(f"{len(problems)} problems in {datalist}.")
-    sys.stdout.write(f"{datalist}: no problem found\n")
+    if not as_json:
+        sys.stdout.write(f"{datalist}: no problem found\n")

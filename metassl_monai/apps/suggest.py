@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from tqdm import tqdm
 
 from metassl_monai.bundle.errors import UserError
 from metassl_monai.bundle.locate import bundle_path, config_files
@@ -27,9 +24,11 @@ from metassl_monai.data.pictures import gray
 from metassl_monai.files import atomic_write
 from metassl_monai.handlers.drawing import write_figure
 from metassl_monai.losses import FixedThreshold, Quadripartition, Region
+from metassl_monai.progress import Progress
 from metassl_monai.report import NO_REGION, quadripartition_figure
 
 from .segmenter import Segmenter, keep_probabilities, read_inference, succeeds
+from .show import show_json, show_table
 
 __all__ = ["Suggestion", "format_suggestions", "measure_doubt", "rank_cases", "suggest"]
 
@@ -57,6 +56,7 @@ def suggest(
     overlays: Sequence[str] = (),
     checkpoint: Path | None = None,
     device: str | None = None,
+    as_json: bool = False,
 ) -> None:
     """Rank the unlabeled cases of a bundle, see :func:`rank_cases`, print the first ones and write all.
 
@@ -68,6 +68,7 @@ def suggest(
         overlays: names of further configs of the inference, such as ``mean_of_two``.
         checkpoint: weights; ``models/model.pt`` of the bundle if left out.
         device: such as ``"cpu"``; a GPU where there is one if left out.
+        as_json: print JSON instead of a table.
 
     Raises:
         UserError: as :func:`rank_cases` does, when ``out`` cannot be written to, and in the end when an image failed.
@@ -77,7 +78,13 @@ def suggest(
     ranked, failed = rank_cases(bundle, overlays, checkpoint, device)
     if out is not None:
         _write(out, ranked, ranked[: min(count, _MOST_DRAWN)])
-    Console(width=None if sys.stdout.isatty() else 130).print(format_suggestions(ranked[:count]))
+    if as_json:
+        shown = enumerate(ranked[:count], 1)
+        show_json(
+            [{"rank": i, "case": it.case, "subject": it.subject, "image": it.image, **it.doubt} for i, it in shown]
+        )
+    else:
+        show_table(format_suggestions(ranked[:count]))
     if failed:
         raise UserError(f"{failed} of {failed + len(ranked)} cases failed, as named above; the others are ranked.")
 
@@ -111,7 +118,7 @@ def rank_cases(
     networks = [_network(folder, overlays, dataset_dir, model, device)]
     networks += [_network(folder, overlays, dataset_dir, average, device)] if average.is_file() else []
     ranked: list[Suggestion] = []
-    for item in tqdm(items, desc="looking", unit="case"):
+    for item in Progress(items, desc="looking", unit="case"):
         use = partial(_rank, ranked, item, networks[-1])
         succeeds(networks[0], image_files(item["image"]), use)
     ranked.sort(key=lambda it: (-it.doubt["uncertain"], -it.doubt["entropy_nats"], it.case))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import signal
@@ -94,21 +95,29 @@ def run_bundle(run_id: str, configs: Sequence[Path], arguments: Sequence[str] = 
 
 
 def run_command(command: Sequence[str]) -> None:
-    """Print a command and run it with this Python.
+    """Print a command and run it with this Python; after ``metassl --quiet`` say nothing, nor let its log be seen.
 
     Raises:
         UserError: with the command's exit status, when it fails.
     """
-    sys.stdout.write(f"$ {shlex.join(command)}\n")
-    sys.stdout.flush()
-    status = _status([sys.executable, *command[1:]])
+    quiet = "METASSL_QUIET" in os.environ
+    if not quiet:
+        sys.stdout.write(f"$ {' '.join(map(_quoted, command))}\n")
+        sys.stdout.flush()
+    # what went wrong is told on the standard error
+    status = _status([sys.executable, *(["-W", "ignore"] if quiet else []), *command[1:]], quiet)
     if status != 0:
         raise UserError(status)
 
 
-def _status(command: Sequence[str]) -> int:
+def _quoted(word: str) -> str:
+    """Quote a word for a shell; lists of files are legible in double quotes, between which few signs mean something."""
+    return f'"{word}"' if "'" in word and not {*'"$`\\!'} & {*word} else shlex.quote(word)
+
+
+def _status(command: Sequence[str], quiet: bool) -> int:
     """Run a command and return its exit status; it is stopped with this program and does not go on without it."""
-    child = subprocess.Popen(command)
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL if quiet else None)
     in_charge = threading.current_thread() is threading.main_thread()
     stops = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if in_charge and hasattr(signal, name)]
     before = {number: signal.signal(number, lambda number, _: child.send_signal(number)) for number in stops}

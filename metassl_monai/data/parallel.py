@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from threading import Lock
 from typing import TypeVar
 
-from tqdm import tqdm
+from metassl_monai.progress import Progress
 
 from .pictures import large_pictures
 from .sizes import memory_to_read
@@ -56,6 +56,6 @@ def for_each_case(
     pool = ThreadPoolExecutor(threads)
     try:
         with large_pictures():  # once for all threads, which would undo it for each other
-            yield from tqdm(pool.map(found, cases), "checking", len(cases), unit=unit, disable=not progress)
+            yield from Progress(pool.map(found, cases), "checking", len(cases), unit=unit, disable=not progress)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from ignite.engine import Engine, Events
-from tqdm import tqdm
+
+from metassl_monai.progress import Progress
 
 __all__ = ["RunProgress"]
 
@@ -22,7 +23,7 @@ class RunProgress:
 
     def __init__(self, evaluator: Any = None) -> None:
         self.evaluator = evaluator
-        self.bar: tqdm | None = None
+        self.bar: Progress | None = None
 
     def attach(self, engine: Engine) -> None:
         """Register on each epoch, each iteration and the end of the run."""
@@ -36,8 +37,7 @@ class RunProgress:
         if self.bar is not None and not self.bar.disable:
             return
         total = engine.state.max_epochs * engine.state.epoch_length
-        # a log file wants a line now and then, not ten a second
-        self.bar = tqdm(total=total, initial=engine.state.iteration, unit="it", desc="training", mininterval=1.0)
+        self.bar = Progress(total=total, initial=engine.state.iteration, unit="it", desc="training", mininterval=1.0)
 
     def advance(self) -> None:
         """Count one iteration."""
@@ -52,7 +52,7 @@ class RunProgress:
         name = self.evaluator.state.key_metric_name if self.evaluator is not None else None
         if name is not None and name in self.evaluator.state.metrics:
             shown[name] = f"{self.evaluator.state.metrics[name]:.3f}"
-        self.bar.set_postfix(shown)
+        self.bar.set_postfix(shown, refresh=False)  # shown with the next iteration: a refresh is a line of a log
 
     def close(self) -> None:
         """Leave the finished bar on the screen."""

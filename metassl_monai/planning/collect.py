@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from metassl_monai.data import DatalistError, write_datalist
 from metassl_monai.data.datalist import join_inside
+from metassl_monai.progress import Progress
 
 from .classes import class_table, seldom_annotated
 from .division import divide_cases
@@ -128,7 +127,7 @@ def _ignored(of_layout: int | None, given: int | None, where: Path) -> int | Non
 def _annotated(lists: Lists) -> dict[Path, dict[int, int]]:
     labels = (case.label for cases in lists.values() for case in cases)
     files = [label for label in labels if label]
-    return {label: raw_values(label) for label in tqdm(files, desc="reading labels", unit="file", disable=None)}
+    return {label: raw_values(label) for label in Progress(files, desc="reading labels", unit="file")}
 
 
 def _files(lists: Lists) -> Iterator[Path]:

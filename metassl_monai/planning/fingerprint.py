@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy import ndimage
-from tqdm import tqdm
 
 from metassl_monai.data import load_datalist, read_datalist, read_label, read_scan
 from metassl_monai.data.pictures import is_picture
 from metassl_monai.ignore import IGNORE
+from metassl_monai.progress import Progress
 
 __all__ = ["device_at_hand", "take_fingerprint"]
 
@@ -67,7 +67,7 @@ def take_fingerprint(datalist: Path, dataset_dir: Path) -> dict[str, Any]:
     unlabeled = load_datalist(datalist, "unlabeled", os.fspath(dataset_dir))
     items = [*_spread(labeled), *_spread(unlabeled)]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        looks = list(tqdm(pool.map(lambda item: _look(item, content), items), "looking", len(items), unit="case"))
+        looks = list(Progress(pool.map(lambda item: _look(item, content), items), "looking", len(items), unit="case"))
     known = [look.spacing for look in looks if look.spacing is not None]
     unknown = content.get("source", {}).get("spacing") == "unknown" or not known
     counts = {key: len({item["subject"] for item in content[key]}) for key in ("labeled", "unlabeled", "validation")}
