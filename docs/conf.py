@@ -23,6 +23,7 @@ nb_execution_mode = "auto"  # notebooks are stored without outputs
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # log lines of libraries
 
 autodoc_typehints = "none"
 autodoc_default_options = {"members": True, "show-inheritance": True}
