@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from typer.main import get_command
+from typer.main import get_group
 
 from metassl_monai import __version__
 from metassl_monai.cli import app as command_line
@@ -52,7 +52,7 @@ def _parameter(parameter: Any) -> tuple[list[str], str]:
 def command_reference() -> str:
     """Every command of ``metassl`` with its arguments and options, as Markdown."""
     parts = []
-    for name, command in get_command(command_line).commands.items():
+    for name, command in get_group(command_line).commands.items():
         parameters = [_parameter(parameter) for parameter in command.params if getattr(parameter, "help", None)]
         table = ["| argument or option | |", "|---|---|", *_rows(parameters)]
         parts += [f"## metassl {name}", inspect.cleandoc(command.help), "\n".join(table)]
