@@ -79,8 +79,8 @@ class AdaptiveThreshold(Threshold):
         num_classes: number of classes, background included.
         keep: weight of the old threshold, in [0, 1].
         initial: threshold of every class before the first update, in [0, 1].
-        absent: a class that is absent from a batch ``"hold"``s its threshold; ``"decay"`` divides each sum by one voxel
-            too many, as the authors' release does, which moves the threshold of an absent class towards 0.
+        absent: ``"hold"`` keeps the threshold of a class that is absent from a batch; ``"decay"`` divides each sum by
+            one voxel too many, as the authors' release does, which moves the threshold of an absent class towards 0.
         cap: largest threshold that is used, in [0, 1]; the state itself goes on above it.
 
     Raises:
