@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +41,7 @@ def whole_command(version: options.Version = False, quiet: options.Quiet = False
     """Semi-supervised medical image segmentation, native to MONAI."""
 
 
-def _describe(words: list[str]) -> str:
+def _describe(words: Sequence[str]) -> str:
     from metassl_monai.apps.describe import describe_bundles
 
     return describe_bundles(words)

@@ -207,6 +207,9 @@ def test_the_command_says_what_is_flagged_and_its_exit_status(bundle, tmp_path):
     assert "FLAGGED expression" in result.output
     assert "uses the name open" in result.output
     assert not Path("/tmp/ran").exists()
+    told = CliRunner().invoke(app, ["audit", str(bundle), "--json"])
+    assert told.exit_code == 1
+    assert any("uses the name open" in flag for row in json.loads(told.stdout) for flag in row["flags"])
     missing = CliRunner().invoke(app, ["audit", str(tmp_path / "nowhere")])
     assert missing.exit_code == 1
     assert "is no folder and no zip archive" in missing.output

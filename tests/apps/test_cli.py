@@ -61,9 +61,13 @@ def test_check_is_silent_about_sound_data_and_loud_about_damage(phantom, tmp_pat
     sound = metassl("check", "--datalist", phantom, "--dataset_dir", phantom.parent)
     assert sound.exit_code == 0
     assert "no problem found" in sound.output
+    assert json.loads(metassl("check", "--datalist", phantom, "--dataset_dir", phantom.parent, "--json").stdout) == []
     absent = metassl("check", "--datalist", phantom, "--dataset_dir", tmp_path)
     assert absent.exit_code == 1
     assert absent.output.count("remedy:") >= 7
+    told = json.loads(metassl("check", "--datalist", phantom, "--dataset_dir", tmp_path, "--json").stdout)
+    assert len(told) >= 7
+    assert set(told[0]) == {"file", "cause", "remedy"}
 
 
 def test_prepare_prints_what_it_wrote(real_data, tmp_path):
@@ -87,6 +91,8 @@ def test_evaluate_prints_a_table_and_writes_the_cases(phantom, tmp_path):
     assert "left ventricle" in result.output
     summary = json.loads((tmp_path / "scores" / "metrics.json").read_text())["summary"]
     assert {row["mean"] for row in summary if row["metric"] == "dice"} == {1.0}
+    printed = metassl("evaluate", *arguments, "--predictions", tmp_path / "predictions", "--json").stdout
+    assert json.loads(printed) == summary
     missing = metassl("evaluate", *arguments, "--predictions", tmp_path)
     assert missing.exit_code == 1
 

@@ -53,6 +53,11 @@ def test_compare_prints_a_table_and_a_sentence_a_metric(two, tmp_path):
     assert document["rows"] == compare_cases(rows_of(0.0625, step=0.001), rows_of(missed=[3]))
 
 
+def test_json_is_what_the_file_holds(two, tmp_path):
+    result = metassl(*two, "--json", "--out", tmp_path / "result.json")
+    assert json.loads(result.stdout) == json.loads((tmp_path / "result.json").read_text())["rows"]
+
+
 def test_metrics_are_chosen(two):
     result = metassl(*two, "--metric", "hd95_mm")
     assert result.exit_code == 0

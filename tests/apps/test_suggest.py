@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import nibabel
 import numpy as np
@@ -51,6 +52,8 @@ def test_the_least_certain_case_comes_first(scans, tmp_path):
     assert float(rows[2]["discrepant"]) < 0.05
     assert "clear" not in result.output
     assert (tmp_path / "next.png").read_bytes().startswith(b"\x89PNG")
+    told = CliRunner().invoke(app, ["suggest", str(scans), "--count", "2", "--device", "cpu", "--json"])
+    assert [row["case"] for row in json.loads(told.stdout)] == ["doubtful", "half"]
 
 
 def test_a_damaged_case_is_named_and_the_others_are_ranked(scans, tmp_path):
