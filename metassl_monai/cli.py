@@ -52,7 +52,7 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 @app.command(epilog=EXAMPLES["demo"])
 def demo(out: options.DemoFolder = Path("metassl_demo")) -> None:
-    """Draw data, train CPS + MetaSSL and supervised learning, infer, evaluate: minutes on a CPU."""
+    """Draw hearts, train with and without the unlabeled ones, segment, score: a minute or two on a CPU."""
     from metassl_monai.apps.demo import run_demo
 
     run_demo(out)

@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
-from metassl_monai.apps.demo import run_demo
+from metassl_monai.apps.demo import _run_side_by_side, run_demo
 from metassl_monai.bundle import UserError
 
 
@@ -18,10 +20,27 @@ def test_the_demo_never_touches_a_folder_that_exists(tmp_path):
 def test_the_demo_finds_every_structure(tmp_path, capfd):
     out = tmp_path / "demo"
     run_demo(out)
-    summary = json.loads((out / "cps_metassl" / "evaluation" / "metrics.json").read_text())["summary"]
+    summary = json.loads((out / "bcp_metassl" / "evaluation_validation" / "metrics.json").read_text())["summary"]
     dice = {row["structure"]: row["mean"] for row in summary if row["metric"] == "dice"}
     assert min(dice.values()) > 0.3
     assert dice["mean"] > 0.6
     printed = capfd.readouterr().out
-    for text in ("CPS + MetaSSL", "supervised", "mlflow ui --backend-store-uri", str(out)):
+    assert len(printed.splitlines()) <= 12
+    for text in (
+        "BCP + MetaSSL",
+        "supervised",
+        "mean dice: ",
+        "mlflow ui --backend-store-uri",
+        str(out / "report.html"),
+    ):
         assert text in printed
+    assert (out / "report.html").is_file()
+    assert Path(re.search("picture +(.+)", printed).group(1)).is_file()
+    assert (out / "supervised" / "predictions").is_dir()
+
+
+def test_a_step_that_fails_is_named_with_its_log(tmp_path):
+    log = tmp_path / "log.txt"
+    with pytest.raises(UserError, match=r"log\.txt: a step of the demo failed"):
+        _run_side_by_side({log: ["python", "-c", "raise SystemExit('the reason')"]})
+    assert log.read_text().endswith("the reason\n")
