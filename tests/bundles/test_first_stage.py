@@ -16,8 +16,10 @@ from metassl_monai.bundle.locate import bundle_names, bundle_path
 from metassl_monai.finite import first_not_finite
 
 PHANTOM = "phantom_segmentation"
+# a recipe writes the first stage alike into every bundle: one in 2D and one in 3D stand for all but in the slow run
+OFTEN = (PHANTOM, "la_atrium_mri_segmentation")
 TWO_STAGES = [
-    (name, method)
+    pytest.param(name, method, marks=() if name in OFTEN else pytest.mark.slow)
     for name in bundle_names()
     for method in ("bcp", "cml", "sdcl")
     if (bundle_path(name) / "configs" / f"{method}.json").is_file()

@@ -13,6 +13,8 @@ from metassl_monai.bundle.locate import bundle_names, bundle_path
 from metassl_monai.report import read_history
 
 METHODS = ("cps", "mean_teacher", "fixmatch", "rdrop", "cct", "bcp")
+UNLIKE = ("cps", "cct", "bcp")
+"""Those whose streams differ most: two networks, several decoders, two streams in one image."""
 PHANTOM = "phantom_segmentation"
 SLICES = ("abdomenct1k_ct_segmentation", "acdc_cardiac_mri_segmentation", PHANTOM)
 """The bundles that train on slices."""
@@ -58,7 +60,7 @@ def test_monitored_training_equals_plain_training_bit_for_bit(method, train):
     assert not (plain / "pictures" / "counts.png").exists()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [m if m in UNLIKE else pytest.param(m, marks=pytest.mark.slow) for m in METHODS])
 def test_hidden_labels_change_nothing_in_the_training(method, train):
     _, blind = train([method])
     trainer, seeing = train([method, "hidden_labels"])

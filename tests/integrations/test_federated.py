@@ -50,7 +50,11 @@ def test_the_client_of_monai_runs_rounds_with_its_defaults(phantom, tmp_path):
 
 @pytest.mark.parametrize(
     ("method", "others"),
-    [("cps", "second_network."), ("mean_teacher", "teacher."), ("dualnet", "second.")],
+    [
+        ("dualnet", "second."),
+        pytest.param("cps", "second_network.", marks=pytest.mark.slow),
+        pytest.param("mean_teacher", "teacher.", marks=pytest.mark.slow),
+    ],
 )
 def test_two_sites_share_every_network(method, others, phantom, tmp_path):
     files = {
