@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from method_rows import AUXILIARY, METHODS
 from monai.data import set_rnd
 from torch import Tensor, nn
 
@@ -177,16 +178,11 @@ class Row:
         return {name for names in self.learns.values() for name in names}
 
 
-def auxiliary(*names: str) -> dict[str, set[str]]:
-    return {name: {"network.encoder", f"decoders.{name}"} for name in names}
-
-
-PERTURBED = auxiliary("noise", "dropout", "most_active")
 BOTH_IMAGES = {"labeled/image", "unlabeled/image"}
 
 NETWORKS = ("network", "second_network")
 TWO_NETWORKS: dict[str, Any] = {
-    "learns": {f"{stream}/{name}": {name} for stream in ("labeled", "unlabeled") for name in NETWORKS},
+    "learns": METHODS["cps"].terms(),
     "reads": {f"{stream}/{name}": {f"{stream}/image"} for stream in ("labeled", "unlabeled") for name in NETWORKS},
     "sees": dict.fromkeys(NETWORKS, whole_batch),
     "further_networks": ("second_network",),
@@ -197,7 +193,7 @@ ROWS = [
     Row(
         Supervised,
         PseudoLabelLoss,
-        learns={"labeled/network": {"network"}},
+        learns=METHODS["supervised"].terms(),
         reads={"labeled/network": {"labeled/image"}},
         sees={"network": labeled_images},
         random=False,
@@ -205,7 +201,7 @@ ROWS = [
     Row(
         MeanTeacher,
         SoftmaxMSELoss,
-        learns={"labeled/network": {"network"}, "unlabeled/network": {"network"}},
+        learns=METHODS["mean_teacher"].terms(),
         reads={"labeled/network": {"labeled/image"}, "unlabeled/network": {"unlabeled/image"}},
         sees={"network": whole_batch, "teacher": whole_batch},
         teachers=("teacher",),
@@ -235,11 +231,7 @@ ROWS = [
     Row(
         MutualConsistency,
         SoftmaxMSELoss,
-        learns={
-            f"{stream}/{name}": {"network.encoder", decoder}
-            for stream in ("labeled", "unlabeled")
-            for name, decoder in (("network", "network.decoder"), ("second_decoder", "second_decoder"))
-        },
+        learns=METHODS["mc_net"].terms(),
         reads={
             f"{stream}/{name}": {f"{stream}/image"}
             for stream in ("labeled", "unlabeled")
@@ -253,7 +245,7 @@ ROWS = [
     Row(
         FixMatch,
         lambda: PseudoLabelLoss(threshold=SURE),
-        learns={"labeled/weak": {"network"}, "labeled/strong": {"network"}, "unlabeled/strong": {"network"}},
+        learns=METHODS["fixmatch"].terms(),
         reads={
             "labeled/weak": {"labeled/image"},
             "labeled/strong": {"labeled/image_strong"},
@@ -265,7 +257,7 @@ ROWS = [
     Row(
         FixMatch,
         lambda: PseudoLabelLoss(threshold=SURE),
-        learns={"labeled/weak": {"network"}, "unlabeled/strong": {"network"}},
+        learns=METHODS["fixmatch"].terms(plain=True),
         reads={"labeled/weak": {"labeled/image"}, "unlabeled/strong": {"unlabeled/image_strong"}},
         sees={"network": weak_then_unlabeled_strong},
         random=False,
@@ -276,7 +268,7 @@ ROWS = [
     Row(
         RDrop,
         KLDivergenceLoss,
-        learns={f"{stream}/{name}": {"network"} for stream in ("labeled", "unlabeled") for name in ("first", "second")},
+        learns=METHODS["rdrop"].terms(),
         reads={
             f"{stream}/{name}": {f"{stream}/image"}
             for stream in ("labeled", "unlabeled")
@@ -288,14 +280,10 @@ ROWS = [
     Row(
         CrossConsistencyTraining,
         SoftmaxMSELoss,
-        learns={
-            "labeled/main": {"network.encoder", "network.decoder"},
-            **{f"labeled/{name}": parts for name, parts in PERTURBED.items()},
-            **{f"unlabeled/{name}": parts for name, parts in PERTURBED.items()},
-        },
+        learns=METHODS["cct"].terms(),
         reads={
-            **{f"labeled/{name}": {"labeled/image"} for name in ("main", *PERTURBED)},
-            **{f"unlabeled/{name}": {"unlabeled/image"} for name in PERTURBED},
+            **{f"labeled/{name}": {"labeled/image"} for name in ("main", *AUXILIARY)},
+            **{f"unlabeled/{name}": {"unlabeled/image"} for name in AUXILIARY},
         },
         sees={"network": whole_batch},
         made=("decoders",),
@@ -303,9 +291,7 @@ ROWS = [
     Row(
         BidirectionalCopyPaste,
         PseudoLabelDiceLoss,
-        learns={
-            f"{stream}/{name}": {"network"} for stream in ("labeled", "unlabeled") for name in ("inward", "outward")
-        },
+        learns=METHODS["bcp"].terms(),
         reads={
             f"{stream}/{name}": BOTH_IMAGES for stream in ("labeled", "unlabeled") for name in ("inward", "outward")
         },
