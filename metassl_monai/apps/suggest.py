@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from torch import Tensor
 from metassl_monai.bundle.errors import UserError
 from metassl_monai.bundle.locate import bundle_path, config_files
 from metassl_monai.bundle.writable import check_writable_file
-from metassl_monai.data import load_datalist, read_scan
+from metassl_monai.data import load_datalist, read_datalist, read_scan
 from metassl_monai.data.channels import image_files
 from metassl_monai.data.pictures import gray
 from metassl_monai.files import atomic_write
@@ -77,7 +77,8 @@ def suggest(
         check_writable_file(file)
     ranked, failed = rank_cases(bundle, overlays, checkpoint, device)
     if out is not None:
-        _write(out, ranked, ranked[: min(count, _MOST_DRAWN)])
+        datalist, _ = _data(bundle_path(bundle).resolve())
+        _write(out, ranked, ranked[: min(count, _MOST_DRAWN)], read_datalist(datalist)["labels"])
     if as_json:
         shown = enumerate(ranked[:count], 1)
         show_json(
@@ -112,7 +113,8 @@ def rank_cases(
         UserError: when there is no unlabeled case or no network.
     """
     folder = bundle_path(bundle).resolve()
-    items, dataset_dir = _unlabeled(folder)
+    datalist, dataset_dir = _data(folder)
+    items = _unlabeled(datalist, dataset_dir)
     model = checkpoint or folder / "models" / "model.pt"
     average = model.with_name(f"{model.stem}_ema.pt")
     networks = [_network(folder, overlays, dataset_dir, model, device)]
@@ -180,15 +182,19 @@ def _network(bundle: Path, overlays: Sequence[str], dataset_dir: Path, file: Pat
     return Segmenter(parser)
 
 
-def _unlabeled(bundle: Path) -> tuple[list[dict[str, Any]], Path]:
+def _data(bundle: Path) -> tuple[Path, Path]:
     parser = ConfigParser()
     parser.read_config(str(config_files(bundle, ["train"])[0]))
     parser["bundle_root"] = str(bundle)
-    datalist, dataset_dir = (parser.get_parsed_content(name) for name in ("datalist", "dataset_dir"))
+    datalist, dataset_dir = (Path(parser.get_parsed_content(name)) for name in ("datalist", "dataset_dir"))
+    return datalist, dataset_dir
+
+
+def _unlabeled(datalist: Path, dataset_dir: Path) -> list[dict[str, Any]]:
     items = load_datalist(datalist, "unlabeled", dataset_dir)
     if not items:
         raise UserError(f"{datalist}: no case is unlabeled, so there is none to suggest: add images without label.")
-    return items, Path(dataset_dir)
+    return items
 
 
 def _rank(ranked: list[Suggestion], item: dict[str, Any], average: Segmenter, found: dict[str, Any]) -> None:
@@ -212,7 +218,7 @@ def _plane_to_see(reference: Tensor, prediction: Tensor, regions: Tensor) -> Any
     return ..., int((counts if counts.any() else unsure.sum(dim=(0, 1))).argmax())
 
 
-def _write(out: Path, ranked: Sequence[Suggestion], drawn: Sequence[Suggestion]) -> None:
+def _write(out: Path, ranked: Sequence[Suggestion], drawn: Sequence[Suggestion], labels: Mapping[str, str]) -> None:
     with atomic_write(out) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("rank", "case", "subject", "image", *COLUMNS))
@@ -228,6 +234,7 @@ def _write(out: Path, ranked: Sequence[Suggestion], drawn: Sequence[Suggestion])
             planes["regions"],
             [it.case for it in drawn],
             "least sure of all unlabeled cases; reference: the network, prediction: its moving average",
+            labels,
         )
         write_figure(figure, _picture(out))
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from metassl_monai.apps.suggest import measure_doubt, rank_cases
+from metassl_monai.apps.suggest import measure_doubt, rank_cases, suggest
 from metassl_monai.cli import app
 
 
@@ -54,6 +54,14 @@ def test_the_least_certain_case_comes_first(scans, tmp_path):
     assert (tmp_path / "next.png").read_bytes().startswith(b"\x89PNG")
     told = CliRunner().invoke(app, ["suggest", str(scans), "--count", "2", "--device", "cpu", "--json"])
     assert [row["case"] for row in json.loads(told.stdout)] == ["doubtful", "half"]
+
+
+def test_the_picture_names_the_structures(scans, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("metassl_monai.apps.suggest.write_figure", lambda figure, path: drawn.append(figure))
+    suggest(str(scans), tmp_path / "next.csv", device="cpu")
+    ((legend,),) = (figure.legends for figure in drawn)
+    assert "vessel" in {text.get_text() for text in legend.get_texts()}
 
 
 def test_a_damaged_case_is_named_and_the_others_are_ranked(scans, tmp_path):
