@@ -13,7 +13,7 @@ from metassl_monai.bundle import locate
 def _forked():
     """Run the commands of experiments in processes that need not import everything anew."""
 
-    def status(command):
+    def status(command, quiet):
         result = run_module(command[2:])
         sys.stderr.write(result.stderr if result.returncode else "")
         return result.returncode
