@@ -13,6 +13,7 @@ __all__ = ["bundle_configs", "method_ids", "neutral_training", "overlay_of"]
 
 OF_ALL = ("device_data", "evaluate", "hidden_labels", "monitor", "multi_gpu_train", "plain", "tracking")
 """Overlays that every bundle has, beside those of its methods."""
+_STAGE = "Its first stage, run id 'pretraining', runs by itself where pretrained_path is absent."
 _PARALLEL = "torch.nn.parallel.DistributedDataParallel"
 
 
@@ -110,7 +111,7 @@ def _method(
 def _first_stage(stage: Mapping[str, Any], optimizer: Config) -> Config:
     """Return the ids of a first stage: how it trains, and what the second takes over from it."""
     ids: Config = part("common")["first_stage"]
-    ids["pretrain_iterations"] = stage["iterations"]
+    ids["pretrain_iterations"] = stage.get("iterations", ids["pretrain_iterations"])
     ids["pretrain"]["method_def"] = _method(stage["method"], "@own_labeled_loss", "@own_unlabeled_loss", "%network_def")
     parameters = {"params": "$@pretrain::method_def.to(@device).parameters()"}
     ids["pretrain"]["optimizer"] = stage.get("optimizer", optimizer) | parameters
@@ -126,4 +127,5 @@ def _description(name: str, data_set: str) -> str:
         text = f"{recipe['title']} with MetaSSL ('{row} + MetaSSL', {about['table']}); with plain.json the row '{row}'."
     elif text is None:
         text = f"{recipe['title']} with MetaSSL. No paper reports the pair on this data set; {about['note']}."
-    return " ".join([text, *([recipe["after"]] if "after" in recipe else [])])
+    stage = [_STAGE] if "first_stage" in recipe["ids"] else []
+    return " ".join([text, *stage, *([recipe["after"]] if "after" in recipe else [])])
