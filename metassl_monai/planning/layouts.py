@@ -23,10 +23,10 @@ __all__ = ["read_layout"]
 def read_layout(images: Path, labels: Path | None, unlabeled: Sequence[Path], out: Path, suffix: str | None) -> Found:
     """Return the cases of any layout that is known.
 
-    A JSON file is read as a list of cases. Where there is no folder of labels, a folder with ``imagesTr`` and
-    ``labelsTr`` is nnU-Net's, another with a ``dataset.json`` the Decathlon's, one with h5 files and no other image
-    that of SSL4MIS, and one with a folder such as ``images`` and one such as ``labels`` is these two. All else is plain
-    folders.
+    A JSON file is read as a list of cases. ``imagesTr`` with its ``labelsTr`` and the ``dataset.json`` beside them
+    stand for the folder that holds them. Where no folder of labels is given, one with ``imagesTr`` and ``labelsTr``
+    is nnU-Net's, another with a ``dataset.json`` the Decathlon's, one with h5 files and no other image that of SSL4MIS,
+    and one with a folder such as ``images`` and one such as ``labels`` is these two. All else is plain folders.
 
     Args:
         images: a folder, or a JSON file.
@@ -38,6 +38,8 @@ def read_layout(images: Path, labels: Path | None, unlabeled: Sequence[Path], ou
     Raises:
         DatalistError: as the readers of the layouts do.
     """
+    if suffix is None and labels is not None and _belong_to_a_data_set(images, labels):
+        images, labels = images.parent, None
     if labels is None and images.is_dir() and not scans_in(images, [out]) and h5_files(images):
         return read_h5(images, unlabeled, out / "converted")
     exclude = [out, *(folder for folder in unlabeled if folder.resolve() != images.resolve())]
@@ -49,6 +51,14 @@ def read_layout(images: Path, labels: Path | None, unlabeled: Sequence[Path], ou
             raise DatalistError(folder, "holds no image that is not there already", "correct --unlabeled")
         found.cases += cases
     return found
+
+
+def _belong_to_a_data_set(images: Path, labels: Path) -> bool:
+    """Say whether the two are parts of a folder whose ``dataset.json`` names what they hold."""
+    folder = images.parent
+    if (images.name, labels.name) != ("imagesTr", "labelsTr") or folder.resolve() != labels.parent.resolve():
+        return False
+    return (folder / "dataset.json").is_file() and (is_nnunet(folder) or _lists_cases(folder / "dataset.json"))
 
 
 def _read(images: Path, labels: Path | None, exclude: Sequence[Path], suffix: str | None) -> Found:

@@ -68,6 +68,13 @@ def test_nnunet(raw: Path, tmp_path: Path) -> None:
     assert [case.name for case in image_cases([raw / "imagesTs"], collected.endings)] == ["heart_007", "heart_008"]
 
 
+def test_both_folders_of_nnunet_stand_for_the_folder_that_holds_them(raw: Path, tmp_path: Path) -> None:
+    whole, _ = collect(raw, tmp_path / "out")
+    collected = collect_folder(raw / "imagesTr", raw / "labelsTr", out=tmp_path / "two")
+    assert collected.layout == "nnU-Net"
+    assert read_datalist(collected.datalist) == read_datalist(whole.datalist)
+
+
 def test_nnunet_learns_from_test_images_when_told_to(raw: Path, tmp_path: Path) -> None:
     collected = collect_folder(raw, unlabeled=[raw / "imagesTs"], out=tmp_path / "out")
     # heart_007, which is a test case, is none to learn from
