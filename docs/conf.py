@@ -55,7 +55,8 @@ def command_reference() -> str:
     for name, command in get_group(command_line).commands.items():
         parameters = [_parameter(parameter) for parameter in command.params if getattr(parameter, "help", None)]
         table = ["| argument or option | |", "|---|---|", *_rows(parameters)]
-        parts += [f"## metassl {name}", inspect.cleandoc(command.help or ""), "\n".join(table)]
+        examples = "\n".join(["```sh", *command.epilog.split("\n\n")[1:], "```"])
+        parts += [f"## metassl {name}", inspect.cleandoc(command.help or ""), examples, "\n".join(table)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -42,9 +42,9 @@ def whole_command(version: options.Version = False, quiet: options.Quiet = False
 
 
 def _describe(words: Sequence[str]) -> str:
-    from metassl_monai.apps.describe import describe_bundles
+    from metassl_monai.apps.describe import describe_bundle_among
 
-    return describe_bundles(words)
+    return describe_bundle_among(words)
 
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}

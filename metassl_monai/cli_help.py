@@ -27,7 +27,7 @@ EXAMPLES = {
     "train": _examples(
         "metassl train heart --minutes 60",
         "metassl train phantom_segmentation --method mean_teacher --iterations 500 --output_dir run",
-        "metassl train phantom_segmentation --help (lists methods, overlays and ids of this bundle)",
+        "metassl train phantom_segmentation --help  # lists methods, overlays and ids of this bundle",
     ),
     "infer": _examples("metassl infer heart --images new_scans --out predictions --uncertainty"),
     "suggest": _examples("metassl suggest heart --count 5 --out next.csv"),

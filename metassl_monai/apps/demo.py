@@ -3,22 +3,19 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from metassl_monai.bundle.errors import UserError
-from metassl_monai.bundle.locate import bundle_command, bundle_path, config_files
+from metassl_monai.bundle.locate import bundle_command, bundle_path, config_files, run_side_by_side
 from metassl_monai.bundle.writable import check_writable
 from metassl_monai.data import make_phantom
 from metassl_monai.report import compare_cases, summarize
@@ -31,15 +28,24 @@ __all__ = ["run_demo"]
 
 _BUNDLE = "phantom_segmentation"
 _ITERATIONS = 200
-_TRAININGS = {
-    "bcp_metassl": (
-        "A",
+
+
+class _Training(NamedTuple):
+    folder: str
+    name: str
+    data: str
+    configs: list[str]
+
+
+_TRAININGS = (
+    _Training(
+        "bcp_metassl",
         "BCP + MetaSSL",
         "2 labeled and 14 unlabeled hearts, after a first stage on them",
         ["train", "bcp"],
     ),
-    "supervised": ("B", "supervised", "2 labeled hearts", ["train", "supervised", "plain"]),
-}
+    _Training("supervised", "supervised", "2 labeled hearts", ["train", "supervised", "plain"]),
+)
 
 
 def run_demo(out: Path) -> None:
@@ -57,8 +63,8 @@ def run_demo(out: Path) -> None:
     console = Console()
     datalist = make_phantom(out / "data")
     _say(f"data        24 drawn hearts in {out / 'data'}")
-    for letter, name, data, _ in _TRAININGS.values():
-        _say(f"training {letter}  {name}: {_ITERATIONS} iterations on {data}")
+    for letter, training in zip("AB", _TRAININGS, strict=True):
+        _say(f"training {letter}  {training.name}: {_ITERATIONS} iterations on {training.data}")
     with console.status(f"both train side by side, for about a minute on two CPU cores; see {out}/*/log.txt"):
         tables = _train_and_score(out, datalist)
         page = _report(out)
@@ -66,7 +72,7 @@ def run_demo(out: Path) -> None:
     a, b = tables.values()
     _say(verdicts(compare_cases(a, b, metrics=("dice",))))
     _say(f"report      {page}")
-    _say(f"picture     {max((out / 'bcp_metassl' / 'pictures').glob('epoch_*.png'))}")
+    _say(f"picture     {max((out / _TRAININGS[0].folder / 'pictures').glob('epoch_*.png'))}")
     _say(f"MLflow      mlflow ui --backend-store-uri {shlex.quote(_tracking_uri(out))}")
 
 
@@ -83,53 +89,32 @@ def _tracking_uri(out: Path) -> str:
 def _train_and_score(out: Path, datalist: Path) -> dict[str, list[dict[str, Any]]]:
     bundle, data = bundle_path(_BUNDLE), datalist.parent
     trainings, inferences = {}, {}
-    for folder, (*_, configs) in _TRAININGS.items():
-        run = out / folder
+    for training in _TRAININGS:
+        run = out / training.folder
         run.mkdir()
         ids = ["--dataset_dir", str(data), "--datalist", str(datalist), "--output_dir", str(run)]
         length = ["--iterations", str(_ITERATIONS)]
         tracking = ["--tracking", str(bundle / "configs" / "tracking.json"), "--tracking_uri", _tracking_uri(out)]
         network = ["--ckpt_path", str(run / "models" / "model.pt")]
         trainings[run / "log.txt"] = bundle_command(
-            "training", config_files(bundle, configs), [*ids, *length, *tracking]
+            "training", config_files(bundle, training.configs), [*ids, *length, *tracking]
         )
         inferences[run / "log.txt"] = bundle_command("inference", config_files(bundle, ["inference"]), [*ids, *network])
-    _run_side_by_side(trainings)
-    _run_side_by_side(inferences)
+    run_side_by_side(trainings)
+    run_side_by_side(inferences)
     tables = {}
-    for folder, (_, name, _, _) in _TRAININGS.items():
-        run = out / folder
+    for training in _TRAININGS:
+        run = out / training.folder
         with (run / "log.txt").open("a") as log, redirect_stderr(log):
             # where the report looks, which would otherwise segment the cases once more
             scores = run / "evaluation_validation"
-            tables[name] = evaluate_predictions(datalist, data, "validation", run / "predictions", scores)
+            tables[training.name] = evaluate_predictions(datalist, data, "validation", run / "predictions", scores)
     return tables
-
-
-def _run_side_by_side(commands: Mapping[Path, Sequence[str]]) -> None:
-    """Run each command with its share of the processors, what it prints at the end of a file of its own."""
-    threads = max(1, (os.cpu_count() or 1) // len(commands))
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONWARNINGS": "ignore"}
-    children: dict[Path, subprocess.Popen[bytes]] = {}
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the children are ended, too
-    with ExitStack() as stack:
-        for file, command in commands.items():
-            log = stack.enter_context(file.open("a"))
-            log.write(f"$ {shlex.join(command)}\n")
-            log.flush()
-            started = subprocess.Popen(
-                [sys.executable, *command[1:]], env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
-            children[file] = stack.enter_context(started)
-            stack.callback(started.terminate)
-        for file, child in children.items():
-            if child.wait() != 0:
-                raise UserError(f"{file}: a step of the demo failed; the end of this file says why.")
 
 
 def _report(out: Path) -> Path:
     with (out / "report_log.txt").open("w") as log, redirect_stdout(log), redirect_stderr(log):
-        return write_report([out / folder for folder in _TRAININGS], out / "report.html")
+        return write_report([out / training.folder for training in _TRAININGS], out / "report.html")
 
 
 def _dice_table(tables: Mapping[str, Sequence[dict[str, Any]]]) -> Table:

@@ -13,7 +13,7 @@ from typing import Any
 from metassl_monai.bundle.errors import UserError
 from metassl_monai.bundle.locate import bundle_path
 
-__all__ = ["describe_bundles", "describe_training"]
+__all__ = ["describe_bundle_among", "describe_training"]
 
 IDS = {
     "dataset_dir": "folder of the images",
@@ -41,8 +41,8 @@ _NO_OVERLAYS = ("train", "inference", "evaluate", "metadata", "tracking", "mean_
 """Configs that do not change a training."""
 
 
-def describe_bundles(words: Sequence[str]) -> str:
-    """Describe the training of each bundle among the words of a command line, whose other words are values.
+def describe_bundle_among(words: Sequence[str]) -> str:
+    """Describe the training of the first bundle among the words of a command line, whose other words are values.
 
     Args:
         words: names or folders of bundles, and anything else.
@@ -50,7 +50,7 @@ def describe_bundles(words: Sequence[str]) -> str:
     Returns:
         The text; empty where no word is a bundle.
     """
-    return "\n".join(describe_training(path) for path in _bundles(words))
+    return next(map(describe_training, _bundles(words)), "")
 
 
 def describe_training(bundle: Path) -> str:

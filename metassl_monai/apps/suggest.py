@@ -75,10 +75,9 @@ def suggest(
     """
     for file in (out, _picture(out)) if out is not None else ():
         check_writable_file(file)
-    ranked, failed = rank_cases(bundle, overlays, checkpoint, device)
+    ranked, failed, labels = rank_cases(bundle, overlays, checkpoint, device)
     if out is not None:
-        datalist, _ = _data(bundle_path(bundle).resolve())
-        _write(out, ranked, ranked[: min(count, _MOST_DRAWN)], read_datalist(datalist)["labels"])
+        _write(out, ranked, ranked[: min(count, _MOST_DRAWN)], labels)
     if as_json:
         shown = enumerate(ranked[:count], 1)
         show_json(
@@ -92,7 +91,7 @@ def suggest(
 
 def rank_cases(
     bundle: str, overlays: Sequence[str] = (), checkpoint: Path | None = None, device: str | None = None
-) -> tuple[list[Suggestion], int]:
+) -> tuple[list[Suggestion], int, dict[str, str]]:
     """Rank the unlabeled cases of a bundle's datalist by how unsure its network is of them.
 
     The network is compared with the moving average that every training leaves beside it, ``model_ema.pt``, as MetaSSL
@@ -107,14 +106,13 @@ def rank_cases(
         device: likewise.
 
     Returns:
-        The cases, the most uncertain first, and how many have failed.
+        The cases, the most uncertain first, how many have failed, and the name of each class value.
 
     Raises:
         UserError: when there is no unlabeled case or no network.
     """
     folder = bundle_path(bundle).resolve()
-    datalist, dataset_dir = _data(folder)
-    items = _unlabeled(datalist, dataset_dir)
+    items, dataset_dir, labels = _unlabeled(folder)
     model = checkpoint or folder / "models" / "model.pt"
     average = model.with_name(f"{model.stem}_ema.pt")
     networks = [_network(folder, overlays, dataset_dir, model, device)]
@@ -124,7 +122,7 @@ def rank_cases(
         use = partial(_rank, ranked, item, networks[-1])
         succeeds(networks[0], image_files(item["image"]), use)
     ranked.sort(key=lambda it: (-it.doubt["uncertain"], -it.doubt["entropy_nats"], it.case))
-    return ranked, len(items) - len(ranked)
+    return ranked, len(items) - len(ranked), labels
 
 
 def measure_doubt(reference: Tensor, other: Tensor) -> tuple[dict[str, float], Tensor]:
@@ -182,19 +180,15 @@ def _network(bundle: Path, overlays: Sequence[str], dataset_dir: Path, file: Pat
     return Segmenter(parser)
 
 
-def _data(bundle: Path) -> tuple[Path, Path]:
+def _unlabeled(bundle: Path) -> tuple[list[dict[str, Any]], Path, dict[str, str]]:
     parser = ConfigParser()
     parser.read_config(str(config_files(bundle, ["train"])[0]))
     parser["bundle_root"] = str(bundle)
-    datalist, dataset_dir = (Path(parser.get_parsed_content(name)) for name in ("datalist", "dataset_dir"))
-    return datalist, dataset_dir
-
-
-def _unlabeled(datalist: Path, dataset_dir: Path) -> list[dict[str, Any]]:
+    datalist, dataset_dir = (parser.get_parsed_content(name) for name in ("datalist", "dataset_dir"))
     items = load_datalist(datalist, "unlabeled", dataset_dir)
     if not items:
         raise UserError(f"{datalist}: no case is unlabeled, so there is none to suggest: add images without label.")
-    return items
+    return items, Path(dataset_dir), read_datalist(datalist)["labels"]
 
 
 def _rank(ranked: list[Suggestion], item: dict[str, Any], average: Segmenter, found: dict[str, Any]) -> None:

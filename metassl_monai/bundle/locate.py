@@ -10,15 +10,26 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import metassl_monai
 
 from .errors import UserError
 from .writable import check_writable
 
-__all__ = ["bundle_command", "bundle_names", "bundle_path", "config_files", "copy_bundle", "run_bundle", "run_command"]
+__all__ = [
+    "bundle_command",
+    "bundle_names",
+    "bundle_path",
+    "config_files",
+    "copy_bundle",
+    "run_bundle",
+    "run_command",
+    "run_side_by_side",
+]
 
 
 def bundles_root() -> Path:
@@ -110,6 +121,33 @@ def run_command(command: Sequence[str]) -> None:
         raise UserError(status)
 
 
+def run_side_by_side(commands: Mapping[Path, Sequence[str]]) -> None:
+    """Run commands with this Python at the same time, each with its share of the processors.
+
+    Args:
+        commands: by the file that takes what each prints, at its end.
+
+    Raises:
+        UserError: with the file, when a command fails; the others are stopped.
+    """
+    threads = max(1, (os.cpu_count() or 1) // len(commands))
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONWARNINGS": "ignore"}
+    children: list[subprocess.Popen[bytes]] = []
+    with ExitStack() as stack:
+        for file, command in commands.items():
+            log = stack.enter_context(file.open("a"))
+            log.write(f"$ {shlex.join(command)}\n")
+            log.flush()
+            run = [sys.executable, *command[1:]]
+            child = subprocess.Popen(run, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            children.append(stack.enter_context(child))
+            stack.callback(child.terminate)
+        with _passing_stops_on(children):
+            for file, child in zip(commands, children, strict=True):
+                if _wait(child) != 0:
+                    raise UserError(f"{file}: a command failed; the end of this file says why.")
+
+
 def _quoted(word: str) -> str:
     """Quote a word for a shell; lists of files are legible in double quotes, between which few signs mean something."""
     return f'"{word}"' if "'" in word and not {*'"$`\\!'} & {*word} else shlex.quote(word)
@@ -118,15 +156,27 @@ def _quoted(word: str) -> str:
 def _status(command: Sequence[str], quiet: bool) -> int:
     """Run a command and return its exit status; it is stopped with this program and does not go on without it."""
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL if quiet else None)
+    with _passing_stops_on([child]):
+        status = _wait(child)
+    return status if status >= 0 else 128 - status  # as shells have it
+
+
+@contextmanager
+def _passing_stops_on(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Hand a request to stop this program on to those that it waits for."""
+
+    def pass_on(number: int, _: Any) -> None:
+        for child in children:
+            child.send_signal(number)
+
     in_charge = threading.current_thread() is threading.main_thread()
     stops = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if in_charge and hasattr(signal, name)]
-    before = {number: signal.signal(number, lambda number, _: child.send_signal(number)) for number in stops}
+    before = {number: signal.signal(number, pass_on) for number in stops}
     try:
-        status = _wait(child)
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return status if status >= 0 else 128 - status  # as shells have it
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from metassl_monai.apps.describe import IDS
+from metassl_monai.apps.describe import IDS, describe_bundle_among, describe_training
 from metassl_monai.bundle import locate
 from metassl_monai.cli import app
 from metassl_monai.cli_help import EXAMPLES
@@ -32,7 +32,7 @@ def test_every_command_has_an_example():
 @pytest.mark.parametrize("line", LINES)
 def test_examples_can_be_parsed(line):
     group = typer.main.get_command(app)
-    _, name, *words = shlex.split(line.partition(" (")[0])
+    _, name, *words = shlex.split(line, comments=True)
     command = group.commands[name]
     if "--help" in words:
         assert shown(name, *words)
@@ -57,10 +57,14 @@ def test_help_of_a_bundle_lists_what_can_be_chosen():
     assert "la_atrium_mri_segmentation" not in shown("train", "--help").partition("Examples")[2]
 
 
-@pytest.mark.parametrize("name", [name for name in IDS if "::" not in name])
-def test_ids_of_the_help_are_those_of_some_bundle(name):
-    files = [locate.bundle_path(bundle) / "configs/train.json" for bundle in locate.bundle_names()]
-    assert any(name in json.loads(file.read_text()) for file in files)
+def test_ids_of_the_help_are_those_of_some_bundle():
+    texts = [describe_training(locate.bundle_path(bundle)) for bundle in locate.bundle_names()]
+    assert [name for name in IDS if not any(f" --{name} " in text for text in texts)] == []
+
+
+def test_the_first_bundle_is_described():
+    words = ["cps", "phantom_segmentation", "la_atrium_mri_segmentation"]
+    assert describe_bundle_among(words) == describe_training(locate.bundle_path("phantom_segmentation"))
 
 
 def test_quiet_is_told_to_the_processes_of_a_training(monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from metassl_monai.apps.demo import _run_side_by_side, run_demo
+from metassl_monai.apps.demo import run_demo
 from metassl_monai.bundle import UserError
 
 
@@ -37,10 +37,3 @@ def test_the_demo_finds_every_structure(tmp_path, capfd):
     assert (out / "report.html").is_file()
     assert Path(re.search("picture +(.+)", printed).group(1)).is_file()
     assert (out / "supervised" / "predictions").is_dir()
-
-
-def test_a_step_that_fails_is_named_with_its_log(tmp_path):
-    log = tmp_path / "log.txt"
-    with pytest.raises(UserError, match=r"log\.txt: a step of the demo failed"):
-        _run_side_by_side({log: ["python", "-c", "raise SystemExit('the reason')"]})
-    assert log.read_text().endswith("the reason\n")

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import shlex
+import time
+
 import pytest
 
 from metassl_monai.bundle import UserError
@@ -11,6 +14,7 @@ from metassl_monai.bundle.locate import (
     config_files,
     copy_bundle,
     run_command,
+    run_side_by_side,
 )
 
 
@@ -59,3 +63,33 @@ def test_a_failing_command_ends_with_its_status(capfd):
         run_command(["python", "-c", "raise SystemExit(3)"])
     assert error.value.code == 3
     assert capfd.readouterr().out.startswith("$ python -c")
+
+
+@pytest.mark.parametrize("word", ["plain", "a b", "['/a/b.json','/c d.json']", "it's $HOME", "['a']!", '["a"]', ""])
+def test_a_printed_command_can_be_pasted(word, capfd):
+    command = ["python", "-c", "pass", word]
+    run_command(command)
+    assert shlex.split(capfd.readouterr().out.removeprefix("$ ")) == command
+
+
+def test_a_quiet_command_lets_mistakes_through_alone(monkeypatch, capfd):
+    monkeypatch.setenv("METASSL_QUIET", "1")
+    run_command(["python", "-c", "import sys, warnings; print(1); warnings.warn('2'); sys.stderr.write('3')"])
+    assert tuple(capfd.readouterr()) == ("", "3")
+
+
+def test_commands_run_side_by_side_with_a_log_each(tmp_path):
+    logs = {tmp_path / name: ["python", "-c", f"print({name!r})"] for name in ("a", "b")}
+    run_side_by_side(logs)
+    assert [log.read_text().splitlines()[1:] for log in logs] == [["a"], ["b"]]
+
+
+def test_one_that_fails_is_named_and_stops_the_other(tmp_path):
+    failing = ["python", "-c", "raise SystemExit('the reason')"]
+    start = time.monotonic()
+    with pytest.raises(UserError, match="first: a command failed"):
+        run_side_by_side(
+            {tmp_path / "first": failing, tmp_path / "second": ["python", "-c", "import time; time.sleep(60)"]}
+        )
+    assert time.monotonic() - start < 30
+    assert (tmp_path / "first").read_text().endswith("the reason\n")

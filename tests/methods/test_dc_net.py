@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from method_rows import METHODS
 from plain import is_learned, softmax, voxels
 from torch import Tensor, nn
 
@@ -27,12 +28,7 @@ from metassl_monai.networks import UNet2D, VNet3D
 Batch = dict[str, dict[str, Tensor]]
 Voxel = list[float]
 STREAMS = ("labeled", "unlabeled")
-LEARNS = {
-    **{f"{stream}/network": {"network.encoder", "network.decoder"} for stream in STREAMS},
-    **{f"{stream}/second_decoder": {"network.encoder", "second_decoder"} for stream in STREAMS},
-    "extra/distillation": {"network.encoder"},
-}
-PARTS = ("network.encoder", "network.decoder", "second_decoder")
+ROW = METHODS["dc_net"]
 
 
 @pytest.fixture
@@ -57,8 +53,8 @@ def make(losses: str) -> Callable[..., tuple[DecoupledConsistency, Batch]]:
 def test_each_term_trains_what_it_should_and_nothing_else(make: Callable, dims: int) -> None:
     method, batch = make(dims)
     terms, prediction = method(batch, 0)
-    learned = {n: {p for p in PARTS if is_learned(term, method.get_submodule(p))} for n, term in terms.items()}
-    assert learned == LEARNS
+    learned = {n: {p for p in ROW.parts if is_learned(term, method.get_submodule(p))} for n, term in terms.items()}
+    assert learned == ROW.terms()
     assert prediction.shape == (2, 3, *[8] * dims)
     sum(terms.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
