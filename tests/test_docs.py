@@ -32,7 +32,7 @@ def test_links_lead_somewhere():
 
 def test_the_readme_opens_with_its_two_commands():
     lines = (ROOT / "README.md").read_text().splitlines()
-    assert lines[3:5] == ["pip install . && metassl demo", 'pip install -e ".[test]" && pytest']
+    assert lines[3:5] == ['pip install ".[itk,mlflow]" && metassl demo', 'pip install -e ".[test]" && pytest']
 
 
 def test_the_page_of_benchmarks_is_made_from_its_files():

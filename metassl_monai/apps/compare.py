@@ -53,11 +53,13 @@ def compare_evaluations(
     return rows
 
 
-def verdict(row: Mapping[str, Any]) -> str:
+def verdict(row: Mapping[str, Any], a: str = "A", b: str = "B") -> str:
     """Say in one sentence which is higher, by how much, and whether that is more than chance: ``p_holm`` below 0.05.
 
     Args:
         row: a row of :func:`metassl_monai.report.compare_cases`.
+        a: what the first evaluation is called.
+        b: what the second one is called.
 
     Example:
         >>> from metassl_monai.report import paired_comparison
@@ -70,8 +72,8 @@ def verdict(row: Mapping[str, Any]) -> str:
     if n < 2:
         return f"{name}: not compared, since fewer than 2 subjects have a value in both."
     if row["mean"] == 0:
-        return f"{name}: A and B have the same mean over {n} subjects."
-    higher, low, high = ("A", row["low"], row["high"]) if row["mean"] > 0 else ("B", -row["high"], -row["low"])
+        return f"{name}: {a} and {b} have the same mean over {n} subjects."
+    higher, low, high = (a, row["low"], row["high"]) if row["mean"] > 0 else (b, -row["high"], -row["low"])
     chance = "more than chance" if row["p_holm"] < 0.05 else "no more than chance explains"
     # n signs, all alike, give the smallest p, and the smallest of all tests is multiplied by their number
     if 2.0 ** (1 - n) * row["tests"] >= 0.05:
@@ -84,9 +86,9 @@ def verdict(row: Mapping[str, Any]) -> str:
     )
 
 
-def verdicts(rows: Sequence[Mapping[str, Any]]) -> str:
+def verdicts(rows: Sequence[Mapping[str, Any]], a: str = "A", b: str = "B") -> str:
     """Join the :func:`verdict` on the mean over the structures in each metric, one a line."""
-    return "\n".join(verdict(row) for row in rows if row["structure"] == "mean")
+    return "\n".join(verdict(row, a, b) for row in rows if row["structure"] == "mean")
 
 
 def show_comparison(rows: Sequence[Mapping[str, Any]], as_json: bool = False) -> None:

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,17 +64,17 @@ def run_demo(out: Path) -> None:
     console = Console()
     datalist = make_phantom(out / "data")
     _say(f"data        24 drawn hearts in {out / 'data'}")
-    for letter, training in zip("AB", _TRAININGS, strict=True):
-        _say(f"training {letter}  {training.name}: {_ITERATIONS} iterations on {training.data}")
+    for training in _TRAININGS:
+        _say(f"training    {training.name}: {_ITERATIONS} iterations on {training.data}")
     with console.status(f"both train side by side, for about a minute on two CPU cores; see {out}/*/log.txt"):
         tables = _train_and_score(out, datalist)
         page = _report(out)
     console.print(_dice_table(tables))
-    a, b = tables.values()
-    _say(verdicts(compare_cases(a, b, metrics=("dice",))))
+    _say(verdicts(compare_cases(*tables.values(), metrics=("dice",)), *tables))
     _say(f"report      {page}")
     _say(f"picture     {max((out / _TRAININGS[0].folder / 'pictures').glob('epoch_*.png'))}")
-    _say(f"MLflow      mlflow ui --backend-store-uri {shlex.quote(_tracking_uri(out))}")
+    if find_spec("mlflow"):
+        _say(f"MLflow      mlflow ui --backend-store-uri {shlex.quote(_tracking_uri(out))}")
 
 
 def _say(text: str) -> None:
@@ -95,6 +96,8 @@ def _train_and_score(out: Path, datalist: Path) -> dict[str, list[dict[str, Any]
         ids = ["--dataset_dir", str(data), "--datalist", str(datalist), "--output_dir", str(run)]
         length = ["--iterations", str(_ITERATIONS)]
         tracking = ["--tracking", str(bundle / "configs" / "tracking.json"), "--tracking_uri", _tracking_uri(out)]
+        if find_spec("mlflow") is None:
+            tracking = []
         network = ["--ckpt_path", str(run / "models" / "model.pt")]
         trainings[run / "log.txt"] = bundle_command(
             "training", config_files(bundle, training.configs), [*ids, *length, *tracking]

@@ -125,8 +125,8 @@ def segment_images(
     done = sum(finish(case) for case in Progress(files, desc="segmenting", unit="image"))
     write_label_tables(labels, out)
     if done < len(cases):
-        failed = f"{len(cases) - done} of {len(cases)} images failed, as named above"
-        raise UserError(f"{failed}; the others are segmented in {out}.")
+        others = f"; the others are segmented in {out}" if done else ""
+        raise UserError(f"{len(cases) - done} of {len(cases)} images failed, as named above{others}.")
     sys.stdout.write(f"{done} image{'s' if done > 1 else ''} segmented into {out}\n")
 
 

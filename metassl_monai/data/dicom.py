@@ -15,6 +15,7 @@ import numpy as np
 from monai.data import ITKReader
 
 from .dicom_slices import Slice, read_slices
+from .itk_files import itk_reading
 from .problems import DatalistError, Problem
 
 __all__ = ["SeriesReader", "series_problem"]
@@ -77,8 +78,7 @@ def _paths(paths: Sequence[StrPath] | StrPath) -> list[StrPath]:
 
 
 def _image(folder: StrPath) -> Any:
-    import itk
-
+    itk = itk_reading(folder)
     slices = _sorted_slices(folder)
     image = itk.imread([piece.file for piece in slices], pixel_type=itk.F)
     # ITK's own geometry is that of an untilted stack, and without a thickness for a single slice.

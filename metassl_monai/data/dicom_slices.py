@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .itk_files import itk_reading
+
 __all__ = ["Slice", "claims_to_be_dicom", "read_slices"]
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -43,7 +45,8 @@ def read_slices(folder: str | os.PathLike[str]) -> tuple[list[Slice], list[str]]
     files = sorted(path for path in Path(folder).iterdir() if path.is_file() and path.name.upper() != "DICOMDIR")
     # Hidden files are what systems leave behind; some of them bear the name of a slice.
     files = [path for path in files if not path.name.startswith(".")]
-    read = {path: _slice(path) for path in files}
+    itk = itk_reading(folder)
+    read = {path: _slice(path, itk.GDCMImageIO.New()) for path in files}
     damaged = [path.name for path, piece in read.items() if piece is None and claims_to_be_dicom(path)]
     return [piece for piece in read.values() if piece], damaged
 
@@ -54,11 +57,8 @@ def claims_to_be_dicom(file: Path) -> bool:
         return file.name.lower().endswith(SUFFIXES) or stream.read(132)[128:] == b"DICM"
 
 
-def _slice(file: Path) -> Slice | None:
-    """Return what a header states; None if the file is no DICOM image."""
-    import itk
-
-    dicom = itk.GDCMImageIO.New()
+def _slice(file: Path, dicom: Any) -> Slice | None:
+    """Return what a header states, read by an ``itk.GDCMImageIO``; None if the file is no DICOM image."""
     dicom.SetFileName(str(file))
     if not dicom.CanReadFile(str(file)):
         return None

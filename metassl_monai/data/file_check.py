@@ -15,7 +15,7 @@ from PIL import Image
 
 from .dicom import series_problem
 from .pictures import is_picture, large_pictures
-from .problems import Problem
+from .problems import DatalistError, Problem
 from .reading import is_nifti, read_scan
 from .sizes import read_to_end, size_problem
 
@@ -52,6 +52,8 @@ def load_checked(file: str, kind: Kind | None, channels: int = 1) -> tuple[MetaT
         unusable = list(_geometry_problems(file, shape, image.affine.numpy(), channels))
         unusable += _kind_problems(file, shape[: len(shape) - (channels > 1)], kind)
         wrong = [] if unusable else list(_voxel_problems(file, image))
+    except DatalistError as error:
+        return None, [error.problem]
     # Damaged bytes make readers raise nearly anything (OSError, EOFError, zlib.error, struct.error, MemoryError, ...),
     # and one damaged file must not hide what is wrong with the others.
     except Exception as error:

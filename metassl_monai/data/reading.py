@@ -27,6 +27,7 @@ from .datalist import parse_json, read_datalist
 from .dicom import SeriesReader
 from .formats import is_nifti
 from .geometry import SAME_GRID, grid_distance
+from .itk_files import itk_reading
 from .label_values import label_classes
 from .orientation import reoriented
 from .pictures import first_channel, is_picture, large_pictures
@@ -94,11 +95,11 @@ class _NiftiReader(NibabelReader):
 
 
 def _reader(file: StrPath) -> ImageReader:
-    if Path(file).is_dir():
-        return SeriesReader()
-    if is_nifti(file):
-        return _NiftiReader()
-    return PILReader() if is_picture(file) else ITKReader()
+    folder = Path(file).is_dir()
+    if folder or not (is_nifti(file) or is_picture(file)):
+        itk_reading(file)
+        return SeriesReader() if folder else ITKReader()
+    return _NiftiReader() if is_nifti(file) else PILReader()
 
 
 def read_scan(file: StrPath | Sequence[StrPath], orientation: str | None = None) -> MetaTensor:

@@ -18,6 +18,7 @@ import nibabel
 from PIL import Image
 
 from .formats import is_nifti
+from .itk_files import itk_header
 from .pictures import is_picture, large_pictures
 from .problems import Problem
 
@@ -113,15 +114,11 @@ def _claim(file: str) -> tuple[Sequence[int], int, str, int]:
     if is_picture(file):
         with large_pictures(), Image.open(file) as picture:
             return [*picture.size, len(picture.getbands())], 1, file, 0
-    import itk
-
-    reader: Any = itk.ImageIOFactory.CreateImageIO(file, itk.CommonEnums.IOFileMode_ReadMode)
-    if reader is None:
+    header = itk_header(file)
+    if header is None:
         return [0], 1, file, 0
-    reader.SetFileName(file)
-    reader.ReadImageInformation()
-    shape = [reader.GetDimensions(axis) for axis in range(reader.GetNumberOfDimensions())]
-    return [*shape, reader.GetNumberOfComponents()], reader.GetComponentSize(), file, 0
+    shape = [header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions())]
+    return [*shape, header.GetNumberOfComponents()], header.GetComponentSize(), file, 0
 
 
 def _memory() -> float:

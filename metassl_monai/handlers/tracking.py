@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -83,6 +84,8 @@ class SafeMLFlowHandler(MLFlowHandler):
         self._guard(self._open, kwargs)
 
     def _open(self, kwargs: dict[str, Any]) -> None:
+        if find_spec("mlflow") is None:
+            raise ModuleNotFoundError("MLflow is not installed: pip install mlflow")
         default = path_to_sqlite_uri(os.path.abspath("mlruns.db"))  # as MONAI's
         self.place = os.environ.get("MLFLOW_TRACKING_URI") or kwargs.get("tracking_uri") or default
         with opening(self.place):

@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import nibabel
 from PIL import Image
 
 from metassl_monai.data import DatalistError
+from metassl_monai.data.itk_files import itk_header
 from metassl_monai.data.pictures import is_picture, large_pictures
 from metassl_monai.data.reading import is_nifti
 
@@ -96,12 +97,8 @@ def _picture(path: Path) -> Header:
 
 
 def _itk(path: Path) -> Header:
-    import itk
-
-    reader: Any = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
-    if reader is None:
+    header = itk_header(path)
+    if header is None:
         raise DatalistError(path, "cannot be read (ITK knows no such format)", "copy or export it again")
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    axes = reader.GetNumberOfDimensions()
-    return Header(min(axes, 3), reader.GetDimensions(3) if axes > 3 else reader.GetNumberOfComponents())
+    axes = header.GetNumberOfDimensions()
+    return Header(min(axes, 3), header.GetDimensions(3) if axes > 3 else header.GetNumberOfComponents())

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from metassl_monai.data import case_loading, check_datalist, labeled_box, read_label, read_scan
+from metassl_monai.data.file_check import load_checked
 from metassl_monai.data.problems import DatalistError
 
 SHAPE = (12, 10, 4)
@@ -146,3 +149,18 @@ def test_affines_that_differ_by_a_hair_are_one_grid(mm: float, fits: bool, tmp_p
         with pytest.raises(RuntimeError) as error:
             loading(item)
         assert isinstance(error.value.__cause__, DatalistError)
+
+
+def test_without_itk_all_but_its_files_are_read_and_those_say_what_to_install(
+    write_nrrd: Callable[[Path, np.ndarray], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nibabel.save(nifti(0, 1), tmp_path / "image.nii.gz")
+    write_nrrd(tmp_path / "image.nrrd", np.zeros(SHAPE, dtype=np.int16))
+    (tmp_path / "series").mkdir()
+    monkeypatch.setitem(sys.modules, "itk", None)
+    assert read_scan(tmp_path / "image.nii.gz").shape == SHAPE
+    for name in ("image.nrrd", "series"):
+        with pytest.raises(DatalistError, match=f"{name}: is read by ITK, .* pip install itk-io"):
+            read_scan(tmp_path / name)
+        _, (problem,) = load_checked(str(tmp_path / name), kind=None)
+        assert problem.cause == "is read by ITK, which is not installed"

@@ -82,7 +82,7 @@ def _differences(runs: Sequence[TrainedRun]) -> list[dict[str, Any]]:
 
 def _verdicts(differences: Sequence[Mapping[str, Any]]) -> list[str]:
     means = [it for it in differences if it["structure"] == "mean"]
-    return [f"A is {it['run']}, B is {it['minus']}. {verdict(it)}" for it in means]
+    return [f"{it['run']} beside {it['minus']}: {verdict(it, it['run'], it['minus'])}" for it in means]
 
 
 def _row(it: Mapping[str, Any]) -> tuple[str, ...]:
