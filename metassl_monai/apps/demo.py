@@ -70,7 +70,8 @@ def run_demo(out: Path) -> None:
         tables = _train_and_score(out, datalist)
         page = _report(out)
     console.print(_dice_table(tables))
-    _say(verdicts(compare_cases(*tables.values(), metrics=("dice",)), *tables))
+    a, b = tables.values()
+    _say(verdicts(compare_cases(a, b, metrics=("dice",)), *tables))
     _say(f"report      {page}")
     _say(f"picture     {max((out / _TRAININGS[0].folder / 'pictures').glob('epoch_*.png'))}")
     if find_spec("mlflow"):
