@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from monai.data import decollate_batch, list_data_collate, set_rnd
+from monai.data import set_rnd
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from metassl_monai.ignore import IGNORE
 
-from .judged_pairs import JudgedPair, class_counts, dice_metrics, pairs_and_images, region_counts, region_metrics
+from .judged_pairs import JudgedPair, class_counts, dice_metrics, judge, region_counts, region_metrics
 from .undisturbed import undisturbed
 
 __all__ = ["HiddenLabels"]
@@ -45,8 +45,8 @@ class HiddenLabels:
             of the training; from the datalist's list ``monitor``. Its random transforms must be its own.
         labels: name of each class value, background ``"0"`` included.
         interval: epochs between two comparisons; the last epoch is always compared.
-        pictures: called as ``pictures(engine, judged)`` with the first :class:`JudgedPair` of the first batch, such as
-            :class:`RegionPictures`.
+        pictures: called as ``pictures(engine, judged, truth)`` with the first :class:`JudgedPair` of the first batch
+            and its hidden annotation, such as :class:`RegionPictures`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class HiddenLabels:
         data_loader: Any,
         labels: Mapping[str, str],
         interval: int = 1,
-        pictures: Callable[[Any, JudgedPair], None] | None = None,
+        pictures: Callable[[Any, JudgedPair, Tensor], None] | None = None,
     ) -> None:
         self.data_loader = data_loader
         self.labels = labels
@@ -89,41 +89,23 @@ class HiddenLabels:
         ):
             set_rnd(self.data_loader.dataset, 0)
             for batch in self.data_loader:
-                for name, judged in self._judge(engine, batch):
-                    first = first or judged
-                    classes[name] += class_counts(judged, len(self.labels))
+                for name, judged, truth in _judged(engine, batch):
+                    first = first or (judged, truth)
+                    classes[name] += class_counts(judged, truth, len(self.labels))
                     if judged.regions is not None:
-                        regions[name] += region_counts(judged)
+                        regions[name] += region_counts(judged, truth)
         for name, counts in classes.items():
             engine.state.metrics.update(dice_metrics(f"hidden/{name}", counts, self.labels))
         for name, counts in regions.items():
             engine.state.metrics.update(region_metrics(f"hidden/{name}", counts))
         if self.pictures is not None and first is not None:
-            self.pictures(engine, first)
-
-    def _judge(self, engine: Any, batch: Mapping[str, Any]) -> Iterator[tuple[str, JudgedPair]]:
-        method, device = engine.unwrapped_method, engine.state.device
-        truth = convert_to_tensor(batch["label"], track_meta=False, device=device)
-        unlabeled = {key: value for key, value in batch.items() if key != "label"}
-        # methods that mix images take as many labeled ones
-        streams = {"labeled": _repeated(engine.state.batch, len(truth)), "unlabeled": unlabeled}
-        streams = engine.prepare_batch(streams, device, engine.non_blocking, **engine.to_kwargs)
-        for pair, part in pairs_and_images(method.pairs(streams, engine.state.iteration).pairs, len(truth)):
-            image = streams["unlabeled"]["image"][part]
-            yield pair.name, _judged(pair, method.unlabeled_losses[pair.name], image, truth[part])
+            self.pictures(engine, *first)
 
 
-def _judged(pair: Any, loss: Any, image: Tensor, truth: Tensor) -> JudgedPair:
-    prediction = pair.prediction.max(dim=1, keepdim=True).indices
-    reference = pair.reference.max(dim=1, keepdim=True).indices if pair.label is None else pair.label
-    annotated = truth != IGNORE
-    inside = annotated if pair.mask is None else annotated & (pair.mask != 0)
-    partition = getattr(loss, "partition", None)
-    regions = None if partition is None else partition(pair.reference, prediction, pair.label, pair.mask)
-    return JudgedPair(image, truth, reference, prediction, inside, regions)
-
-
-def _repeated(batch: Any, count: int) -> Any:
-    """Return ``count`` samples of a batch, which MONAI's engines have taken apart unless told not to."""
-    samples = decollate_batch(batch) if isinstance(batch, Mapping) else batch
-    return list_data_collate([samples[i % len(samples)] for i in range(count)])
+def _judged(engine: Any, batch: Mapping[str, Any]) -> Iterator[tuple[str, JudgedPair, Tensor]]:
+    """Yield each pair with its hidden annotation; it counts only where somebody annotated."""
+    hidden = convert_to_tensor(batch["label"], track_meta=False, device=engine.state.device)
+    unlabeled = {key: value for key, value in batch.items() if key != "label"}
+    for name, judged, part in judge(engine, engine.state.batch, unlabeled):
+        truth = hidden[part]
+        yield name, judged._replace(inside=judged.inside & (truth != IGNORE)), truth

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unlabeled pairs beside the hidden annotations of their images, and what can be counted there."""
+"""Unlabeled pairs as the losses judge them, and what can be counted beside hidden annotations of their images."""
 
 from __future__ import annotations
 
@@ -7,26 +7,63 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from monai.data import decollate_batch, list_data_collate
 from torch import Tensor
 
 from metassl_monai.losses import Region
 
-__all__ = ["JudgedPair", "class_counts", "dice_metrics", "pairs_and_images", "region_counts", "region_metrics"]
+__all__ = ["JudgedPair", "class_counts", "dice_metrics", "judge", "pairs_and_images", "region_counts", "region_metrics"]
 
 
 class JudgedPair(NamedTuple):
-    """An unlabeled pair beside the hidden annotation; all ``(B, 1, *spatial)``, the image with its channels."""
+    """An unlabeled pair; all ``(B, 1, *spatial)``, the image with its channels."""
 
     image: Tensor
-    truth: Tensor
     reference: Tensor
     """Label of the reference."""
     prediction: Tensor
     """Label of the prediction."""
     inside: Tensor
-    """Where the pair counts and somebody annotated."""
+    """Where the pair counts."""
     regions: Tensor | None
     """:class:`Region` of every voxel, None where the loss has none."""
+
+
+def judge(engine: Any, labeled: Any, unlabeled: Mapping[str, Any]) -> Iterator[tuple[str, JudgedPair, slice]]:
+    """Make the unlabeled pairs of a batch as a trainer's method does now; see :func:`undisturbed` for leaving no trace.
+
+    Args:
+        engine: the trainer.
+        labeled: a batch of labeled samples, for methods that mix images.
+        unlabeled: a batch of unlabeled samples.
+
+    Yields:
+        The name of each pair, the pair, and which of the unlabeled images it is about.
+
+    Raises:
+        ValueError: when it cannot be told which images a pair is about.
+    """
+    method, count = engine.unwrapped_method, len(unlabeled["image"])
+    # methods that mix images take as many labeled ones
+    streams = {"labeled": _repeated(labeled, count), "unlabeled": unlabeled}
+    streams = engine.prepare_batch(streams, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+    for pair, part in pairs_and_images(method.pairs(streams, engine.state.iteration).pairs, count):
+        yield pair.name, _judged(pair, method.unlabeled_losses[pair.name], streams["unlabeled"]["image"][part]), part
+
+
+def _judged(pair: Any, loss: Any, image: Tensor) -> JudgedPair:
+    prediction = pair.prediction.max(dim=1, keepdim=True).indices
+    reference = pair.reference.max(dim=1, keepdim=True).indices if pair.label is None else pair.label
+    inside = torch.ones_like(reference, dtype=torch.bool) if pair.mask is None else pair.mask != 0
+    partition = getattr(loss, "partition", None)
+    regions = None if partition is None else partition(pair.reference, prediction, pair.label, pair.mask)
+    return JudgedPair(image, reference, prediction, inside, regions)
+
+
+def _repeated(batch: Any, count: int) -> Any:
+    """Return ``count`` samples of a batch, which MONAI's engines have taken apart unless told not to."""
+    samples = decollate_batch(batch) if isinstance(batch, Mapping) else batch
+    return list_data_collate([samples[i % len(samples)] for i in range(count)])
 
 
 def pairs_and_images(pairs: Iterable[Any], images: int) -> Iterator[tuple[Any, slice]]:
@@ -55,18 +92,18 @@ def pairs_and_images(pairs: Iterable[Any], images: int) -> Iterator[tuple[Any, s
             yield pair, slice(start, end)
 
 
-def class_counts(judged: JudgedPair, num_classes: int) -> Tensor:
+def class_counts(judged: JudgedPair, truth: Tensor, num_classes: int) -> Tensor:
     """Voxels by class where reference and truth have it, where the reference has it, and where the truth has it."""
     rows = []
     for c in range(num_classes):
-        reference, truth = (judged.reference == c) & judged.inside, (judged.truth == c) & judged.inside
-        rows.append(torch.stack([(reference & truth).sum(), reference.sum(), truth.sum()]))
+        reference, annotated = (judged.reference == c) & judged.inside, (truth == c) & judged.inside
+        rows.append(torch.stack([(reference & annotated).sum(), reference.sum(), annotated.sum()]))
     return torch.stack(rows)
 
 
-def region_counts(judged: JudgedPair) -> Tensor:
+def region_counts(judged: JudgedPair, truth: Tensor) -> Tensor:
     """Voxels and right ones by region, shape ``(2, 4, 2)``: among all, and among the reference's foreground."""
-    right = judged.reference == judged.truth
+    right = judged.reference == truth
     rows = []
     for among in (judged.inside, judged.inside & (judged.reference != 0)):
         cells = [among & (judged.regions == region) for region in Region]

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from metassl_monai.report import history_figure, overlay_figure, read_history
 
-from .drawing import middle_plane, write_figure
+from .drawing import planes, write_figure
 from .nonfatal import nonfatal
+from .region_pictures import RegionPictures
+from .unlabeled_pictures import UnlabeledPictures
 
 __all__ = ["TrainingCurves", "TrainingPictures"]
 
@@ -34,13 +36,17 @@ _CURVES = {
 class TrainingPictures:
     """Draw labeled samples of the last batch of an epoch: image, annotation, prediction, region map.
 
-    Volumes are drawn at the middle of their last axis. A method that mixes images makes its regions on the mixtures:
-    the maps are those, beside the images as they were. A picture that cannot be written is a warning.
+    Beside ``epoch_<n>.png`` the unlabeled samples of the first batch are drawn as ``unlabeled_<n>.png`` and
+    ``unlabeled_over_training.png``, see :class:`RegionPictures`; a method without unlabeled pairs has none.
+
+    Of volumes several slices are drawn, evenly over what is annotated. A method that mixes images makes its regions on
+    the mixtures: the maps are those, beside the images as they were. A picture that cannot be written is a warning.
 
     Args:
-        directory: where ``epoch_<n>.png`` is written.
+        directory: where the pictures are written.
         interval: epochs between two pictures; the last epoch is always drawn.
         samples: number of samples in a picture.
+        slices: number of slices of each volume.
         labels: name of each class value, for a legend.
     """
 
@@ -49,19 +55,23 @@ class TrainingPictures:
         directory: str | Path,
         interval: int = 1,
         samples: int = 3,
+        slices: int = 3,
         labels: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.interval = interval
         self.samples = samples
+        self.slices = slices
         self.labels = labels
+        self.unlabeled = UnlabeledPictures(RegionPictures(directory, interval, samples, slices, labels))
 
     def attach(self, engine: Engine) -> None:
-        """Register on ``EPOCH_COMPLETED``."""
+        """Register on the first batch and on ``EPOCH_COMPLETED``."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        self.unlabeled.attach(engine)
 
     def __call__(self, engine: Any) -> None:
-        """Draw and write the picture of this epoch."""
+        """Draw and write the picture of the labeled samples in this epoch."""
         epoch = engine.state.epoch
         if epoch % self.interval == 0 or epoch == engine.state.max_epochs:
             with nonfatal(f"no picture of epoch {epoch}"):
@@ -73,13 +83,20 @@ class TrainingPictures:
             output = decollate_batch(output)
         output = output[: self.samples]
         regions = _labeled_regions(engine.unwrapped_method)
+        cut = []
+        for i, item in enumerate(output):
+            image, label = item["image"][0], item["label"][0]
+            maps = [image, label, item["pred"].argmax(dim=0), None if regions is None else regions[i, 0]]
+            cut += planes(maps, label > 0, self.slices)
+        images, labels, predictions, region_maps = zip(*(maps for _, maps in cut), strict=True)
         figure = overlay_figure(
-            [middle_plane(item["image"][0]) for item in output],
-            [middle_plane(item["label"][0]) for item in output],
-            [middle_plane(item["pred"].argmax(dim=0)) for item in output],
-            None if regions is None else [middle_plane(regions[i, 0]) for i in range(len(output))],
+            images,
+            labels,
+            predictions,
+            None if regions is None else region_maps,
             title=f"labeled training samples, epoch {epoch}",
             truth_name="annotation",
+            rows=[name for name, _ in cut],
             labels=self.labels,
         )
         write_figure(figure, self.directory / f"epoch_{epoch:04d}.png")

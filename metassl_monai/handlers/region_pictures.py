@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of the regions of unlabeled images whose annotations are hidden from the training."""
+"""Pictures of the regions that a loss makes of unlabeled images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metassl_monai.report import NO_REGION, quadripartition_figure
 
-from .drawing import middle_plane, write_figure
+from .drawing import planes, write_figure
 from .judged_pairs import JudgedPair
 from .nonfatal import nonfatal
 
@@ -26,25 +26,28 @@ class _Row(NamedTuple):
     """What a row of a figure shows."""
 
     image: np.ndarray
-    truth: np.ndarray
+    truth: np.ndarray | None
     reference: np.ndarray
     prediction: np.ndarray
     regions: np.ndarray | None
 
 
 class RegionPictures:
-    """Draw unlabeled images, hidden truth, reference, prediction and region map; for :class:`HiddenLabels`.
+    """Draw unlabeled images, hidden truth where it is known, reference, prediction and region map.
 
-    ``unlabeled_<epoch>.png`` shows the images of the first batch with the most annotated foreground (MetaSSL, Fig. 8),
-    ``regions_over_training.png`` the first of them over the epochs (Fig. 11), at most eight and the last one; after a
-    resume, those since. Volumes are drawn at the middle of their last axis. Where the pair does not count, there is
-    no region. A picture that cannot be written is a warning.
+    For :class:`TrainingPictures` and :class:`HiddenLabels`. ``<name>_<epoch>.png`` shows the first images of a batch or
+    those with the most annotated foreground (MetaSSL, Fig. 8), ``<name>_over_training.png`` the first of these over the
+    epochs (Fig. 11), at most eight and the last one; after a resume, those since. Of volumes several slices are drawn,
+    over the epochs the middle one of them. Where the pair does not count, there is no region. A picture that cannot be
+    written is a warning.
 
     Args:
         directory: where the pictures are written.
         interval: epochs between two pictures; the last epoch is always drawn.
         samples: number of samples in a picture.
+        slices: number of slices of each volume.
         labels: name of each class value, for a legend.
+        name: of the files.
     """
 
     def __init__(
@@ -52,31 +55,47 @@ class RegionPictures:
         directory: str | Path,
         interval: int = 1,
         samples: int = 3,
+        slices: int = 3,
         labels: Mapping[str, str] | None = None,
+        name: str = "unlabeled",
     ) -> None:
         self.directory = Path(directory)
         self.interval = interval
         self.samples = samples
+        self.slices = slices
         self.labels = labels
+        self.name = name
         self.course: list[tuple[str, _Row]] = []
         self.calls = 0
         self.stride = 1
 
-    def __call__(self, engine: Any, judged: JudgedPair) -> None:
-        """Draw and write the pictures of this epoch."""
-        epoch = engine.state.epoch
-        if epoch % self.interval == 0 or epoch == engine.state.max_epochs:
-            with nonfatal(f"no picture of the regions of epoch {epoch}"):
-                self._draw(epoch, judged)
+    def is_due(self, engine: Any) -> bool:
+        """Say whether this epoch is drawn."""
+        epoch: int = engine.state.epoch
+        return epoch % self.interval == 0 or epoch == engine.state.max_epochs
 
-    def _draw(self, epoch: int, judged: JudgedPair) -> None:
-        foreground = (judged.truth > 0).flatten(1).sum(dim=1)
-        chosen = foreground.topk(min(self.samples, len(foreground))).indices.tolist()
-        rows = [_row(judged, i) for i in chosen]
-        self._write(rows, (), f"unlabeled images, epoch {epoch}", f"unlabeled_{epoch:04d}.png")
-        now = (f"epoch {epoch}", rows[0])
+    def __call__(self, engine: Any, judged: JudgedPair, truth: Tensor | None = None) -> None:
+        """Draw and write the pictures of this epoch.
+
+        Args:
+            engine: the trainer.
+            judged: the pair.
+            truth: hidden annotation, class indices ``(B, 1, *spatial)``.
+        """
+        if self.is_due(engine):
+            with nonfatal(f"no picture of the regions of epoch {engine.state.epoch}"):
+                self._draw(engine.state.epoch, judged, truth)
+
+    def _draw(self, epoch: int, judged: JudgedPair, truth: Tensor | None) -> None:
+        chosen = list(range(min(self.samples, len(judged.image))))
+        if truth is not None:
+            chosen = (truth > 0).flatten(1).sum(dim=1).topk(len(chosen)).indices.tolist()
+        cut = [_rows(judged, truth, i, self.slices) for i in chosen]
+        names, rows = zip(*(row for sample in cut for row in sample), strict=True)
+        self._write(rows, names, f"unlabeled images, epoch {epoch}", f"{self.name}_{epoch:04d}.png")
+        now = (f"epoch {epoch}", cut[0][len(cut[0]) // 2][1])
         names, course = zip(*self.course, now, strict=True)
-        self._write(course, names, "an unlabeled image over the training", "regions_over_training.png")
+        self._write(course, names, "an unlabeled image over the training", f"{self.name}_over_training.png")
         self._remember(now)
 
     def _remember(self, row: tuple[str, _Row]) -> None:
@@ -88,13 +107,12 @@ class RegionPictures:
         self.calls += 1
 
     def _write(self, rows: Sequence[_Row], names: Sequence[str], title: str, file: str) -> None:
-        maps = [row.regions for row in rows if row.regions is not None]
         figure = quadripartition_figure(
             [row.image for row in rows],
-            [row.truth for row in rows],
+            [row.truth for row in rows if row.truth is not None] or None,
             [row.reference for row in rows],
             [row.prediction for row in rows],
-            maps or None,
+            [row.regions for row in rows if row.regions is not None] or None,
             names,
             title,
             labels=self.labels,
@@ -102,15 +120,10 @@ class RegionPictures:
         write_figure(figure, self.directory / file)
 
 
-def _row(judged: JudgedPair, i: int) -> _Row:
-    return _Row(
-        image=middle_plane(judged.image[i, 0]),
-        truth=middle_plane(judged.truth[i, 0]),
-        reference=middle_plane(judged.reference[i, 0]),
-        prediction=middle_plane(judged.prediction[i, 0]),
-        regions=None if judged.regions is None else middle_plane(_known(judged.regions, judged.inside)[i, 0]),
-    )
-
-
-def _known(regions: Tensor, inside: Tensor) -> Tensor:
-    return torch.where(inside, regions, NO_REGION)
+def _rows(judged: JudgedPair, truth: Tensor | None, i: int, slices: int) -> list[tuple[str, _Row]]:
+    """Return the rows of an image with their names. Without a truth its slices are the same in every epoch."""
+    regions = None if judged.regions is None else torch.where(judged.inside, judged.regions, NO_REGION)
+    maps = [judged.image, truth, judged.reference, judged.prediction, regions]
+    structures = torch.zeros_like(judged.inside[i, 0]) if truth is None else truth[i, 0] > 0
+    cut = planes([None if it is None else it[i, 0] for it in maps], structures, slices)
+    return [(name, _Row(*shown)) for name, shown in cut]  # type: ignore[arg-type]

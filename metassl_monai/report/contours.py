@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 
 from .palette import structure_color
 
-__all__ = ["Plane", "contour_figure", "planes_of"]
+__all__ = ["Plane", "contour_figure", "planes_of", "shown_slices"]
 
 _OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 _TURNED = ("RAI", "RPI")
@@ -67,15 +67,24 @@ def planes_of(
         >>> [(plane.place, plane.sides) for plane in planes_of(classes, classes, affine=np.eye(4))]
         [('slice 3 of 9', ('L', 'A')), ('slice 5 of 9', ('L', 'A')), ('slice 7 of 9', ('L', 'A'))]
     """
-    if image.ndim == 2:
-        chosen: Sequence[int | None] = [None]
-    else:
-        shown = prediction > 0 if truth is None else truth > 0
-        held = np.flatnonzero(shown.any(axis=(0, 1)))
-        held = held if held.size else np.arange(image.shape[2])
-        number = min(count, held.size)
-        chosen = held[((np.arange(number) + 0.5) * held.size / number).astype(int)].tolist()
+    chosen: Sequence[int | None] = [None]
+    if image.ndim == 3:
+        chosen = shown_slices(prediction > 0 if truth is None else truth > 0, count)
     return [_plane(number, [image, truth, prediction, unsure], affine) for number in chosen]
+
+
+def shown_slices(structures: np.ndarray, count: int) -> list[int]:
+    """Choose slices of the last axis, evenly over those that hold a structure, or over all where none does.
+
+    Args:
+        structures: where there is one, ``(X, Y, Z)``.
+        count: number of slices, fewer where there are fewer with a structure.
+    """
+    held = np.flatnonzero(structures.any(axis=(0, 1)))
+    held = held if held.size else np.arange(structures.shape[2])
+    number = min(count, held.size)
+    chosen: list[int] = held[((np.arange(number) + 0.5) * held.size / number).astype(int)].tolist()
+    return chosen
 
 
 def contour_figure(plane: Plane) -> Figure:

@@ -37,6 +37,7 @@ def overlay_figure(
     regions: Images | None = None,
     title: str = "",
     truth_name: str = "truth",
+    rows: Sequence[str] = (),
     labels: Labels | None = None,
 ) -> Figure:
     """Draw one row a sample: image, truth, prediction and, where given, the region map.
@@ -50,12 +51,13 @@ def overlay_figure(
         regions: :class:`~metassl_monai.losses.Region` values, each ``(H, W)``; :data:`NO_REGION` is left blank.
         title: title of the figure.
         truth_name: heading of the truths.
+        rows: what to write beside each row, such as the number of the slice.
         labels: name of each class value, for a legend; None makes none.
 
     Returns:
         A figure; ``figure.savefig(path)`` writes it.
     """
-    return _panels(images, {truth_name: truths, "prediction": predictions}, regions, (), title, labels)
+    return _panels(images, {truth_name: truths, "prediction": predictions}, regions, rows, title, labels)
 
 
 def quadripartition_figure(

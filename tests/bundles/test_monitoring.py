@@ -26,7 +26,8 @@ def train(workflow, tmp_path):
 
     def run(names, bundle=PHANTOM, **overrides):
         folder = tmp_path / "_".join(names)
-        training = workflow(bundle, ["train", *names], output_dir=str(folder), picture_interval=1, **overrides)
+        overrides = {"picture_interval": 1, **overrides}
+        training = workflow(bundle, ["train", *names], output_dir=str(folder), **overrides)
         training.initialize()
         training.run()
         return training.trainer, folder
@@ -61,8 +62,8 @@ def test_monitored_training_equals_plain_training_bit_for_bit(method, train):
 
 
 @pytest.mark.parametrize("method", [m if m in UNLIKE else pytest.param(m, marks=pytest.mark.slow) for m in METHODS])
-def test_hidden_labels_change_nothing_in_the_training(method, train):
-    _, blind = train([method])
+def test_hidden_labels_and_pictures_change_nothing_in_the_training(method, train):
+    _, blind = train([method], picture_interval=1000)  # the last epoch alone
     trainer, seeing = train([method, "hidden_labels"])
     without, with_them = checkpoint(blind), checkpoint(seeing)
     for key, value in without["method"].items():
@@ -70,6 +71,9 @@ def test_hidden_labels_change_nothing_in_the_training(method, train):
     assert with_them["evaluator"] == without["evaluator"]
     pairs = {key.split("/")[1] for key in trainer.state.metrics if key.startswith("hidden/")}
     assert pairs == set(trainer.unwrapped_method.names["unlabeled"])
+    for name in ("monitored", "unlabeled"):
+        drawn = {folder: (folder / "pictures" / f"{name}_0001.png").is_file() for folder in (seeing, blind)}
+        assert drawn == {seeing: True, blind: False}
 
 
 @pytest.mark.parametrize("bundle", bundle_names())
@@ -98,10 +102,8 @@ def test_monitor_and_hidden_labels_together_write_metrics_and_pictures(bundle, t
         "learning_rate.png",
         "losses.png",
         "pseudo_labels.png",
-        "regions_over_training.png",
         "thresholds.png",
-        "unlabeled_0001.png",
-        "unlabeled_0002.png",
+        *(f"{name}_{end}.png" for name in ("monitored", "unlabeled") for end in ("0001", "0002", "over_training")),
         "validation_dice.png",
         *(f"validation_{epoch:04d}.png" for epoch in validated),
     }

@@ -92,6 +92,8 @@ def test_training_moves_what_it_should(bundle, method, plain, training, tmp_path
     assert held <= competing
     assert len(held) <= len(competing) // 2
     assert all(torch.isfinite(value) for value in trainer.state.losses.values())
+    drawn = list((tmp_path / "out" / "pictures").glob("unlabeled_0*.png"))
+    assert bool(drawn) == bool(trainer.unwrapped_method.names["unlabeled"])
     exported = torch.load(tmp_path / "out" / "models" / "model.pt", weights_only=True)
     trainer.unwrapped_method.inference_network.load_state_dict(exported)
 

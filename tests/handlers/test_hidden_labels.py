@@ -156,13 +156,13 @@ def test_the_same_noise_is_drawn_each_time(make_run: Callable, monitor: Callable
 
 def test_pictures_get_the_first_pair(make_run: Callable, monitor: Callable) -> None:
     calls = []
-    hidden = monitor(pictures=lambda engine, judged: calls.append(judged))
+    hidden = monitor(pictures=lambda engine, judged, truth: calls.append((judged, truth)))
     make_run("cps", epochs=2, handlers=[hidden]).train()
     batch = next(iter(hidden.data_loader))
     assert len(calls) == 2
-    for judged in calls:
+    for judged, truth in calls:
         assert torch.equal(judged.image, batch["image"])
-        assert torch.equal(judged.truth, batch["label"])
+        assert torch.equal(truth, batch["label"])
         assert judged.inside.all()
         assert judged.regions.dtype == torch.uint8
         assert torch.equal(judged.regions >= Region.DC, judged.reference != judged.prediction)

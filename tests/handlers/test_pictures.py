@@ -43,9 +43,11 @@ def test_picture_of_a_run_shows_regions_where_the_loss_has_them(
     name: str, kind: str, panels: int, make_run: Callable, tmp_path: Path
 ) -> None:
     make_run(name, kind=kind, epochs=1, handlers=[TrainingPictures(tmp_path / "pictures")]).train()
-    [file] = (tmp_path / "pictures").iterdir()
-    assert file.name == "epoch_0001.png"
-    assert width(file) == pytest.approx(panels * 2.4 * 120, abs=2)
+    unlabeled = ["unlabeled_0001.png", "unlabeled_over_training.png"] if name == "cps" else []
+    files = sorted((tmp_path / "pictures").iterdir())
+    assert [file.name for file in files] == ["epoch_0001.png", *unlabeled]
+    for file in files:
+        assert width(file) == pytest.approx(panels * 2.4 * 120, abs=2)
 
 
 def test_pictures_follow_the_interval_and_the_last_epoch_is_always_drawn(make_run: Callable, tmp_path: Path) -> None:
@@ -96,23 +98,28 @@ def test_curves_without_a_history_are_a_warning(tmp_path: Path, caplog: Any) -> 
 
 
 @pytest.mark.parametrize("with_regions", [True, False])
-def test_volumes_are_drawn_at_the_middle_of_their_last_axis(with_regions: bool, drawn: list, tmp_path: Path) -> None:
+def test_of_volumes_slices_with_annotation_are_drawn(with_regions: bool, drawn: list, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    volumes = torch.rand(2, 1, 8, 9, 5)
+    volumes = torch.rand(2, 1, 8, 9, 7)
+    volumes[0, ..., [0, 2, 5, 6]] = 0  # slices 1, 3 and 4 are annotated
+    volumes[1] = 0
     regions = torch.randint(0, 4, volumes.shape, dtype=torch.uint8)
     loss = SimpleNamespace(regions=regions) if with_regions else SimpleNamespace()
     output = [{"image": v, "label": (v > 0.5).float(), "pred": torch.cat([1 - v, v])} for v in volumes]
     method = SimpleNamespace(labeled_losses={"network": loss})
     state = SimpleNamespace(epoch=7, max_epochs=9, output=output)
-    TrainingPictures(tmp_path / "new" / "folder")(SimpleNamespace(state=state, unwrapped_method=method))
+    TrainingPictures(tmp_path / "new" / "folder", slices=2)(SimpleNamespace(state=state, unwrapped_method=method))
     assert width(tmp_path / "new" / "folder" / "epoch_0007.png") > 0
-    [(images, truths, predictions, region_maps, _)] = drawn
-    for i, volume in enumerate(volumes):
-        assert np.array_equal(images[i], volume[0, ..., 2].numpy())
-        assert np.array_equal(truths[i], (volume[0, ..., 2] > 0.5).numpy())
-        assert np.array_equal(predictions[i], (volume[0, ..., 2] > 0.5).numpy())
+    [(images, truths, predictions, region_maps, keywords)] = drawn
+    expected = [(0, 1), (0, 4), (1, 1), (1, 5)]
+    assert len(images) == len(expected)
+    for row, (i, slice_) in enumerate(expected):
+        assert np.array_equal(images[row], volumes[i, 0, ..., slice_].numpy())
+        assert np.array_equal(truths[row], (volumes[i, 0, ..., slice_] > 0.5).numpy())
+        assert np.array_equal(predictions[row], (volumes[i, 0, ..., slice_] > 0.5).numpy())
         if with_regions:
-            assert np.array_equal(region_maps[i], regions[i, 0, ..., 2].numpy())
+            assert np.array_equal(region_maps[row], regions[i, 0, ..., slice_].numpy())
+    assert keywords["rows"] == [f"slice {slice_ + 1} of 7" for _, slice_ in expected]
     assert (region_maps is not None) == with_regions
 
 

@@ -29,8 +29,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return calls
 
 
-def judged(spatial: tuple[int, ...] = (6, 7), with_regions: bool = True) -> JudgedPair:
-    """Four images, with a foreground of 3, 1, 4 and 2 voxels."""
+def judged(spatial: tuple[int, ...] = (6, 7), with_regions: bool = True) -> tuple[JudgedPair, torch.Tensor]:
+    """Four images, with a foreground of 3, 1, 4 and 2 voxels in the hidden truth."""
     torch.manual_seed(0)
     shape = (4, 1, *spatial)
     truth = torch.zeros(shape)
@@ -39,49 +39,63 @@ def judged(spatial: tuple[int, ...] = (6, 7), with_regions: bool = True) -> Judg
     regions = torch.randint(0, 4, shape, dtype=torch.uint8)
     inside = torch.rand(shape) > 0.3
     reference, prediction = torch.randint(0, 2, (2, *shape))
-    return JudgedPair(torch.rand(shape), truth, reference, prediction, inside, regions if with_regions else None)
+    return JudgedPair(torch.rand(shape), reference, prediction, inside, regions if with_regions else None), truth
 
 
-def draw(pictures: RegionPictures, epoch: int, pair: JudgedPair, last: int = 1000) -> None:
-    pictures(SimpleNamespace(state=SimpleNamespace(epoch=epoch, max_epochs=last)), pair)
+def draw(pictures: RegionPictures, epoch: int, pair: JudgedPair, truth: Any = None, last: int = 1000) -> None:
+    pictures(SimpleNamespace(state=SimpleNamespace(epoch=epoch, max_epochs=last)), pair, truth)
 
 
 def test_rows_are_the_images_with_the_most_foreground(drawn: list, tmp_path: Path) -> None:
-    pair = judged()
-    draw(RegionPictures(tmp_path, samples=2), 5, pair)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["regions_over_training.png", "unlabeled_0005.png"]
+    pair, truth = judged()
+    draw(RegionPictures(tmp_path, samples=2, name="monitored"), 5, pair, truth)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["monitored_0005.png", "monitored_over_training.png"]
     images, truths, references, predictions, regions, names, title = drawn[0]
     for row, i in enumerate((2, 0)):
         assert np.array_equal(images[row], pair.image[i, 0].numpy())
-        assert np.array_equal(truths[row], pair.truth[i, 0].numpy())
+        assert np.array_equal(truths[row], truth[i, 0].numpy())
         assert np.array_equal(references[row], pair.reference[i, 0].numpy())
         assert np.array_equal(predictions[row], pair.prediction[i, 0].numpy())
         assert np.array_equal(regions[row] == NO_REGION, ~pair.inside[i, 0].numpy())
         assert np.array_equal(regions[row][pair.inside[i, 0]], pair.regions[i, 0][pair.inside[i, 0]].numpy())
     assert len(images) == 2
-    assert names == ()
+    assert names == ("", "")
     assert title.endswith("epoch 5")
 
 
 @pytest.mark.parametrize("with_regions", [True, False])
-def test_volumes_and_losses_without_regions_can_be_drawn(with_regions: bool, drawn: list, tmp_path: Path) -> None:
-    pair = judged((6, 7, 5), with_regions)
-    draw(RegionPictures(tmp_path, samples=9), 1, pair)
-    assert np.array_equal(drawn[0][0][0], pair.image[2, 0, ..., 2].numpy())
-    assert len(drawn[0][0]) == 4
-    assert (drawn[0][4] is not None) == with_regions
+def test_of_volumes_slices_with_hidden_truth_are_drawn(with_regions: bool, drawn: list, tmp_path: Path) -> None:
+    pair, truth = judged((6, 7, 5), with_regions)
+    draw(RegionPictures(tmp_path, samples=9, slices=2), 1, pair, truth)
+    images, _, _, _, regions, names, _ = drawn[0]
+    assert names[:2] == ("slice 2 of 5", "slice 4 of 5")  # of the image with four voxels, which lie in slices 1 to 4
+    assert np.array_equal(images[0], pair.image[2, 0, ..., 1].numpy())
+    assert len(images) == 2 + 2 + 2 + 1
+    assert (regions is not None) == with_regions
+    [course] = drawn[1][0]
+    assert np.array_equal(course, images[1])
+
+
+def test_without_hidden_truth_the_first_images_are_drawn_in_slices_that_stay(drawn: list, tmp_path: Path) -> None:
+    pair, _ = judged((6, 7, 5))
+    draw(RegionPictures(tmp_path, samples=2), 1, pair)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["unlabeled_0001.png", "unlabeled_over_training.png"]
+    images, truths, *_, names, _ = drawn[0]
+    assert truths is None
+    assert names == ("slice 1 of 5", "slice 3 of 5", "slice 5 of 5") * 2
+    assert np.array_equal(images[3], pair.image[1, 0, ..., 0].numpy())
 
 
 def test_epochs_follow_the_interval_and_the_last_one_is_drawn(drawn: list, tmp_path: Path) -> None:
-    pictures, pair = RegionPictures(tmp_path, interval=3), judged()
+    pictures, (pair, _) = RegionPictures(tmp_path, interval=3), judged()
     for epoch in range(1, 8):
         draw(pictures, epoch, pair, last=7)
-    assert sorted(file.name for file in tmp_path.glob("unlabeled_*")) == [f"unlabeled_000{n}.png" for n in (3, 6, 7)]
+    assert sorted(file.name for file in tmp_path.glob("unlabeled_0*")) == [f"unlabeled_000{n}.png" for n in (3, 6, 7)]
     assert drawn[-1][5] == ("epoch 3", "epoch 6", "epoch 7")
 
 
 def test_rows_over_the_training_stay_few_and_evenly_spaced(drawn: list, tmp_path: Path) -> None:
-    pictures, pair = RegionPictures(tmp_path, samples=1), judged()
+    pictures, (pair, _) = RegionPictures(tmp_path, samples=1), judged()
     for epoch in range(1, 21):
         draw(pictures, epoch, pair)
         assert len(drawn[-1][5]) <= 8
@@ -90,5 +104,5 @@ def test_rows_over_the_training_stay_few_and_evenly_spaced(drawn: list, tmp_path
 
 def test_a_picture_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog: Any) -> None:
     (tmp_path / "file").write_text("")
-    draw(RegionPictures(tmp_path / "file"), 3, judged())
+    draw(RegionPictures(tmp_path / "file"), 3, judged()[0])
     assert "no picture of the regions of epoch 3" in caplog.text

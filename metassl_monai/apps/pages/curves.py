@@ -31,8 +31,10 @@ _CURVES = {
 _CAPTIONS = {
     "epoch": "Labeled training images of the last pictured epoch: image, annotation, prediction, regions of the loss",
     "validation": "Validation cases in the last pictured epoch: annotation and prediction",
-    "unlabeled": "Unlabeled images of the last pictured epoch, with hidden annotations that no training reads",
-    "regions_over_training": "One unlabeled image over the training",
+    "unlabeled": "Unlabeled training images in the last pictured epoch: reference, prediction, regions of the loss",
+    "unlabeled_over_training": "One unlabeled training image over the training",
+    "monitored": "Unlabeled images in the last pictured epoch, with hidden annotations that no training reads",
+    "monitored_over_training": "One unlabeled image over the training, with its hidden annotation",
 }
 _DRAWN_HERE = frozenset(
     {"accuracy", "counts", "learning_rate", "losses", "pseudo_labels", "thresholds", "validation_dice"}

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of what a method makes of unlabeled images while it trains, whose annotations nobody knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from .judged_pairs import judge
+from .nonfatal import nonfatal
+from .region_pictures import RegionPictures
+from .undisturbed import undisturbed
+
+__all__ = ["UnlabeledPictures"]
+
+
+class UnlabeledPictures:
+    """Draw the unlabeled images of the first batch: image, reference, prediction, region map, the same ones each time.
+
+    The method makes its first unlabeled pair of them as in training, but in evaluation mode, without gradient, and from
+    the same random numbers each time; nothing of the training is changed by it. A method without unlabeled pairs has no
+    such pictures, and one that cannot be drawn is a warning. Give it on the first rank only.
+
+    Args:
+        pictures: what draws them, at its interval.
+    """
+
+    def __init__(self, pictures: RegionPictures) -> None:
+        self.pictures = pictures
+        self.streams: Any = None
+
+    def attach(self, engine: Engine) -> None:
+        """Register on the first batch and the end of each epoch."""
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self.keep)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def keep(self, engine: Engine) -> None:
+        """Keep the streams of the first batch, before the trainer reduces it to the labeled one."""
+        if self.streams is None:
+            self.streams = engine.state.batch
+
+    def __call__(self, engine: Any) -> None:
+        """Draw the pictures of this epoch."""
+        if not self.streams.get("unlabeled") or not self.pictures.is_due(engine):
+            return
+        with (
+            nonfatal(f"no picture of unlabeled images in epoch {engine.state.epoch}"),
+            undisturbed(engine.unwrapped_method, engine.state.device),
+            torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs),
+        ):
+            pairs = judge(engine, self.streams["labeled"], self.streams["unlabeled"])
+            _, judged, _ = next(pairs, (None, None, None))
+            if judged is not None:
+                self.pictures(engine, judged)
