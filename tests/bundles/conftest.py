@@ -8,6 +8,7 @@ import itk
 import nibabel
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
@@ -41,6 +42,12 @@ TINY = {
 CUBES = {"patch_size": [32, 32, 32]}
 SIZE = {LA: CUBES, BRATS: CUBES, PANCREAS: CUBES}
 DATA = {LA: "la", ABDOMEN: "abdomenct1k", BRATS: "brats2019", PANCREAS: "pancreas_ct", DIGESTPATH: "digestpath"}
+
+
+@pytest.fixture(autouse=True)
+def unrendered(monkeypatch):
+    """Build figures but do not render them, which takes longer than so small a training; other tests look at them."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: Image.new("RGB", (8, 8)).save(file, "PNG"))
 
 
 @pytest.fixture(scope="session")
