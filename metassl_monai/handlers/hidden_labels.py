@@ -33,9 +33,8 @@ class HiddenLabels:
       reference does not call background.
     * ``hidden/<pair>/dice/<structure>``: Dice of the reference's labels, pooled over all voxels of the images.
 
-    The method makes its pairs as in training, but in evaluation mode, without gradient, and from the same random
-    numbers each time, so that epochs can be compared; thresholds are read and not moved. Nothing of the training is
-    changed by it. Methods without dropout, noise or a second network have no discrepancies in evaluation mode.
+    The method makes its pairs as in training, but without gradient, and from the same random numbers each time, so that
+    epochs can be compared; thresholds are read and not moved. Nothing of the training is changed by it.
 
     It works in the last iteration of an epoch, so that whatever handles the end of the epoch finds the metrics,
     wherever it stands in the list of handlers. Give it on the first rank only.

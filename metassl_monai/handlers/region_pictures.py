@@ -38,8 +38,8 @@ class RegionPictures:
     For :class:`TrainingPictures` and :class:`HiddenLabels`. ``<name>_<epoch>.png`` shows the first images of a batch or
     those with the most annotated foreground (MetaSSL, Fig. 8), ``<name>_over_training.png`` the first of these over the
     epochs (Fig. 11), at most eight and the last one; after a resume, those since. Of volumes several slices are drawn,
-    over the epochs the middle one of them. Where the pair does not count, there is no region. A picture that cannot be
-    written is a warning.
+    over the epochs the middle one of them. Where the pair does not count, the image alone is shown. A picture that
+    cannot be written is a warning.
 
     Args:
         directory: where the pictures are written.
@@ -122,8 +122,9 @@ class RegionPictures:
 
 def _rows(judged: JudgedPair, truth: Tensor | None, i: int, slices: int) -> list[tuple[str, _Row]]:
     """Return the rows of an image with their names. Without a truth its slices are the same in every epoch."""
-    regions = None if judged.regions is None else torch.where(judged.inside, judged.regions, NO_REGION)
-    maps = [judged.image, truth, judged.reference, judged.prediction, regions]
+    inside = judged.inside
+    regions = None if judged.regions is None else torch.where(inside, judged.regions, NO_REGION)
+    maps = [judged.image, truth, judged.reference * inside, judged.prediction * inside, regions]
     structures = torch.zeros_like(judged.inside[i, 0]) if truth is None else truth[i, 0] > 0
     cut = planes([None if it is None else it[i, 0] for it in maps], structures, slices)
     return [(name, _Row(*shown)) for name, shown in cut]  # type: ignore[arg-type]

@@ -18,16 +18,21 @@ __all__ = ["undisturbed"]
 
 @contextmanager
 def undisturbed(method: nn.Module, device: torch.device, seed: int = 0) -> Iterator[None]:
-    """Put a method into evaluation mode, without gradient, with random numbers of its own; then restore it all.
+    """Let a method judge images by its networks as they train, without gradient and with random numbers of its own.
 
-    The random streams of Python, NumPy and torch, and the random transforms that the method holds, go on afterwards
-    where they stood.
+    The method and its losses are put into evaluation mode, so that no threshold moves and no image is mixed for its own
+    sake. Its networks are in training mode: a teacher has the student's batch statistics beside weights that lag
+    behind, teaches by the statistics of the batch, and in evaluation mode may see nothing at all.
+
+    The random streams of Python, NumPy and torch, the random transforms that the method holds, and its buffers go on
+    afterwards where they stood.
 
     Args:
         method: the method.
         device: where it runs.
         seed: seed of the random numbers within.
     """
+    buffers = [buffer.clone() for buffer in method.buffers()]
     training, python, numpy = method.training, random.getstate(), np.random.get_state()
     held = [
         (module, name, value)
@@ -36,6 +41,11 @@ def undisturbed(method: nn.Module, device: torch.device, seed: int = 0) -> Itera
         if isinstance(value, Randomizable)
     ]
     method.eval()
+    for name, child in method.named_children():
+        child.train(name not in ("labeled_losses", "unlabeled_losses"))
+    for module in method.modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            module.eval()  # it would wait for the other processes, which do not come here
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
             torch.manual_seed(seed)
@@ -51,3 +61,5 @@ def undisturbed(method: nn.Module, device: torch.device, seed: int = 0) -> Itera
         random.setstate(python)
         np.random.set_state(numpy)
         method.train(training)
+        for buffer, before in zip(method.buffers(), buffers, strict=True):
+            buffer.copy_(before)

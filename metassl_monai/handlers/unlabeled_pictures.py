@@ -19,8 +19,8 @@ __all__ = ["UnlabeledPictures"]
 class UnlabeledPictures:
     """Draw the unlabeled images of the first batch: image, reference, prediction, region map, the same ones each time.
 
-    The method makes its first unlabeled pair of them as in training, but in evaluation mode, without gradient, and from
-    the same random numbers each time; nothing of the training is changed by it. A method without unlabeled pairs has no
+    The method makes its first unlabeled pair of them as in training, from the same random numbers each time; nothing of
+    the training is changed by it. A method without unlabeled pairs has no
     such pictures, and one that cannot be drawn is a warning. Give it on the first rank only.
 
     Args:

@@ -179,6 +179,18 @@ def make_run(tmp_path: Path) -> Callable[..., Run]:
 
 
 @pytest.fixture
+def steady() -> Callable[[nn.Module], None]:
+    """Leave dropout out and batch statistics as they are, so that a network in training says the same each time."""
+
+    def change(method: nn.Module) -> None:
+        for module in method.modules():
+            if isinstance(module, nn.modules.dropout._DropoutNd | nn.modules.batchnorm._BatchNorm):
+                module.eval().train = lambda mode=True: None  # type: ignore[method-assign]
+
+    return change
+
+
+@pytest.fixture
 def scripted_metric() -> type[ScriptedMetric]:
     return ScriptedMetric
 

@@ -34,8 +34,8 @@ def monitor(make_samples: Callable) -> Callable[..., HiddenLabels]:
 
 
 def voxels(run: Any, loader: Any) -> Iterator[tuple[str, int, int, int, int]]:
-    """Pair, region, prediction, reference and truth of every voxel, one at a time."""
-    method = run.method.eval()
+    """Pair, region, prediction, reference and truth of every voxel, one at a time; networks are not random."""
+    method = run.method
     for batch in loader:
         with torch.no_grad():
             logits = [network(batch["image"]) for network in (method.network, method.second_network)]
@@ -52,11 +52,12 @@ def voxels(run: Any, loader: Any) -> Iterator[tuple[str, int, int, int, int]]:
                         yield name, region, guess, label, int(batch["label"][b, 0, x, y])
 
 
-def test_metrics_equal_those_counted_voxel_by_voxel(make_run: Callable, monitor: Callable) -> None:
+def test_metrics_equal_those_counted_voxel_by_voxel(make_run: Callable, monitor: Callable, steady: Callable) -> None:
     hidden = monitor()
     run = make_run("cps", epochs=4, handlers=[hidden]).train()
     for loss in run.method.unlabeled_losses.values():
         loss.partition.threshold.values.fill_(0.42)  # so that every region has voxels
+    steady(run.method)
     hidden.reset(run.trainer)
     hidden.compare(run.trainer)
     found = {key: value for key, value in run.trainer.state.metrics.items() if key.startswith("hidden/")}
@@ -97,6 +98,26 @@ def test_voxels_without_a_hidden_label_are_not_counted(make_run: Callable, make_
     side = make_samples(1, True)[0]["label"].shape[-1]
     assert pixels(0) == 4 * side * side
     assert pixels(3) == 4 * (side - 3) * side
+
+
+def test_a_teacher_is_compared_as_it_teaches_by_the_statistics_of_the_batch(
+    make_run: Callable, monitor: Callable
+) -> None:
+    """Its weights lag behind its student's, whose statistics it has; with those it can see nothing at all."""
+    hidden = monitor()
+    run = make_run("mean_teacher", epochs=1).train()
+    found = {}
+    for lag in (False, True):
+        for module in run.method.teacher.modules():
+            if lag and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.running_mean.add_(100)
+        before = {key: value.clone() for key, value in run.method.state_dict().items()}
+        hidden.reset(run.trainer)
+        hidden.compare(run.trainer)
+        found[lag] = dict(run.trainer.state.metrics)
+        assert all(torch.equal(value, before[key]) for key, value in run.method.state_dict().items())
+    assert found[True] == found[False]
+    assert any(key.startswith("hidden/") for key in found[True])
 
 
 @pytest.mark.parametrize("seed", [1337, None])
@@ -149,7 +170,6 @@ def test_the_same_noise_is_drawn_each_time(make_run: Callable, monitor: Callable
     hidden.data_loader.dataset.transform = RandGaussianNoised("image", prob=1.0)
     run = make_run("mean_teacher", epochs=1, handlers=[hidden]).train()
     first = dict(run.trainer.state.metrics)
-    run.trainer.state.batch = [{"image": torch.zeros(1, 16, 16), "label": torch.zeros(1, 16, 16)}]
     hidden.compare(run.trainer)
     assert run.trainer.state.metrics == first
 

@@ -54,8 +54,8 @@ def test_rows_are_the_images_with_the_most_foreground(drawn: list, tmp_path: Pat
     for row, i in enumerate((2, 0)):
         assert np.array_equal(images[row], pair.image[i, 0].numpy())
         assert np.array_equal(truths[row], truth[i, 0].numpy())
-        assert np.array_equal(references[row], pair.reference[i, 0].numpy())
-        assert np.array_equal(predictions[row], pair.prediction[i, 0].numpy())
+        assert np.array_equal(references[row], (pair.reference * pair.inside)[i, 0].numpy())
+        assert np.array_equal(predictions[row], (pair.prediction * pair.inside)[i, 0].numpy())
         assert np.array_equal(regions[row] == NO_REGION, ~pair.inside[i, 0].numpy())
         assert np.array_equal(regions[row][pair.inside[i, 0]], pair.regions[i, 0][pair.inside[i, 0]].numpy())
     assert len(images) == 2

@@ -42,7 +42,9 @@ def test_random_streams_and_state_go_on_where_they_stood(method: BidirectionalCo
         before = {key: value.clone() for key, value in method.state_dict().items()}
         if disturbed:
             with undisturbed(method, torch.device("cpu")):
-                assert not any(module.training for module in method.modules())
+                assert not method.training
+                assert not any(module.training for module in method.unlabeled_losses.modules())
+                assert all(module.training for module in [*method.network.modules(), *method.teacher.modules()])
                 prediction = method.pairs(batch(), 3).prediction
                 assert not prediction.requires_grad
                 draws()
@@ -69,3 +71,11 @@ def test_an_error_within_leaves_no_trace_either(method: BidirectionalCopyPaste) 
     assert method.training
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.is_grad_enabled()
+
+
+def test_a_synchronized_norm_does_not_wait_for_processes_that_do_not_come(method: BidirectionalCopyPaste) -> None:
+    method.network[1] = nn.SyncBatchNorm(4)
+    with undisturbed(method, torch.device("cpu")):
+        assert not method.network[1].training
+        assert method.teacher[1].training
+    assert method.network[1].training
