@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,16 @@ from torch import Tensor
 
 from metassl_monai.losses import Region
 
-__all__ = ["JudgedPair", "class_counts", "dice_metrics", "judge", "pairs_and_images", "region_counts", "region_metrics"]
+__all__ = [
+    "JudgedPair",
+    "class_counts",
+    "dice_metrics",
+    "judge",
+    "pairs_and_images",
+    "region_counts",
+    "region_metrics",
+    "samples_of",
+]
 
 
 class JudgedPair(NamedTuple):
@@ -49,6 +59,19 @@ def judge(engine: Any, labeled: Any, unlabeled: Mapping[str, Any]) -> Iterator[t
     streams = engine.prepare_batch(streams, engine.state.device, engine.non_blocking, **engine.to_kwargs)
     for pair, part in pairs_and_images(method.pairs(streams, engine.state.iteration).pairs, count):
         yield pair.name, _judged(pair, method.unlabeled_losses[pair.name], streams["unlabeled"]["image"][part]), part
+
+
+def samples_of(pairs: Sequence[JudgedPair], count: int) -> JudgedPair:
+    """Return some samples of pairs with images of one size as one pair: the first ones of each, in equal numbers.
+
+    Args:
+        pairs: at least one; there are no regions where one of them has none.
+        count: number of samples, where there are as many.
+    """
+    each = math.ceil(count / len(pairs))
+    columns = zip(*((None if it is None else it[:each] for it in pair) for pair in pairs), strict=True)
+    known = (None if any(it is None for it in column) else torch.cat(column)[:count] for column in columns)
+    return JudgedPair(*known)  # type: ignore[arg-type]
 
 
 def _judged(pair: Any, loss: Any, image: Tensor) -> JudgedPair:

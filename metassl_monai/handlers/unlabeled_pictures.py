@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from .judged_pairs import judge
+from .judged_pairs import judge, samples_of
 from .nonfatal import nonfatal
 from .region_pictures import RegionPictures
 from .undisturbed import undisturbed
@@ -19,9 +19,9 @@ __all__ = ["UnlabeledPictures"]
 class UnlabeledPictures:
     """Draw the unlabeled images of the first batch: image, reference, prediction, region map, the same ones each time.
 
-    The method makes its first unlabeled pair of them as in training, from the same random numbers each time; nothing of
-    the training is changed by it. A method without unlabeled pairs has no
-    such pictures, and one that cannot be drawn is a warning. Give it on the first rank only.
+    The method makes its unlabeled pairs of them as in training, from the same random numbers each time, and the first
+    pair of each image is shown; nothing of the training is changed by it. A method without unlabeled pairs has no such
+    pictures, and one that cannot be drawn is a warning. Give it on the first rank only.
 
     Args:
         pictures: what draws them, at its interval.
@@ -50,7 +50,10 @@ class UnlabeledPictures:
             undisturbed(engine.unwrapped_method, engine.state.device),
             torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs),
         ):
-            pairs = judge(engine, self.streams["labeled"], self.streams["unlabeled"])
-            _, judged, _ = next(pairs, (None, None, None))
-            if judged is not None:
-                self.pictures(engine, judged)
+            pairs, images = [], 0
+            for _, pair, part in judge(engine, self.streams["labeled"], self.streams["unlabeled"]):
+                if part.start >= images:  # else the same images once more, such as by the other network
+                    pairs.append(pair)
+                    images = part.stop
+            if pairs:
+                self.pictures(engine, samples_of(pairs, self.pictures.samples))

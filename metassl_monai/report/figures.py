@@ -26,6 +26,10 @@ Labels = Mapping[str, str]
 
 _LEGEND_INCHES = 1.7
 _ROW_WIDTH = 28
+_PANEL = 2.4
+"""Width of a panel in inches."""
+_LOWEST, _HIGHEST = 0.6, 2.0
+"""Height of a panel for its width, at least that the name of the row fits beside it."""
 _FILL = 0.2
 """Opacity inside the contour of a structure: the image, and so the border to be judged, shows through."""
 
@@ -139,8 +143,9 @@ def _panels(
     labels: Labels | None,
 ) -> Figure:
     headings = ["image", *columns, *(["regions"] if regions is not None else [])]
-    figure = Figure(figsize=(2.4 * len(headings), 2.4 * len(images) + 0.7), layout="constrained")
-    grid = figure.subplots(len(images), len(headings), squeeze=False)
+    heights = [min(max(image.shape[1] / image.shape[0], _LOWEST), _HIGHEST) for image in images]
+    figure = Figure(figsize=(_PANEL * len(headings), _PANEL * sum(heights) + 0.7), layout="constrained")
+    grid = figure.subplots(len(images), len(headings), squeeze=False, height_ratios=heights)
     highest = max(1, *(int(array.max()) for column in columns.values() for array in column))
     classes = 1 + max([highest, *map(int, labels or ())])
     for row, axes in enumerate(grid):
