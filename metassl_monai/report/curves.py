@@ -156,7 +156,7 @@ def _draw_curves(ax: Axes, history: History, names: Sequence[str], labels: Mappi
         style: dict[str, Any] = {"marker": marker, "markersize": 4, "linewidth": 1, "color": _line_color(name, labels)}
         ax.plot(epochs[known], values[known], label=curve_name(name, labels), **style)
     ax.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlabel("epoch", fontsize=8)
     ax.tick_params(labelsize=7, labelleft=True)
     ax.grid(color="#e5e5e5", linewidth=0.5)

@@ -97,7 +97,8 @@ def next_section(run: TrainedRun) -> Section:
 
 def _reached(run: TrainedRun) -> Iterator[tuple[str, str]]:
     if run.history:
-        yield "iterations done", f"{run.history['iteration'][-1]:.0f} in {len(run.history['epoch'])} epochs"
+        epochs = len(run.history["epoch"])
+        yield "iterations done", f"{run.history['iteration'][-1]:.0f} in {epochs} epoch{'s' if epochs > 1 else ''}"
         scores = [value for value in run.history.get("val_mean_dice", ()) if not math.isnan(value)]
         if scores:
             yield "best mean Dice in validation", f"{max(scores):.3f}"
