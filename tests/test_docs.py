@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import runpy
 from pathlib import Path
@@ -28,6 +29,14 @@ def test_links_lead_somewhere():
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_page_of_a_package_index_has_no_dead_link():
+    """There the files of the repository are not beside it. What is read is the metadata of the installed package."""
+    page = importlib.metadata.metadata("metassl-monai")["Description"]
+    assert "pip install" in page
+    assert re.findall(r"\]\((?!https?:)[^)]*\)", page) == []
+    assert "Above" not in page  # of a picture that is not there
 
 
 def test_the_readme_opens_with_its_two_commands():

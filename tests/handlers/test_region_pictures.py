@@ -94,7 +94,10 @@ def test_epochs_follow_the_interval_and_the_last_one_is_drawn(drawn: list, tmp_p
     assert drawn[-1][5] == ("epoch 3", "epoch 6", "epoch 7")
 
 
-def test_rows_over_the_training_stay_few_and_evenly_spaced(drawn: list, tmp_path: Path) -> None:
+def test_rows_over_the_training_stay_few_and_evenly_spaced(
+    drawn: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(region_pictures, "write_figure", lambda figure, path: None)
     pictures, (pair, _) = RegionPictures(tmp_path, samples=1), judged()
     for epoch in range(1, 21):
         draw(pictures, epoch, pair)
