@@ -47,7 +47,11 @@ def undisturbed(method: nn.Module, device: torch.device, seed: int = 0) -> Itera
         if isinstance(module, nn.SyncBatchNorm):
             module.eval()  # it would wait for the other processes, which do not come here
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            torch.no_grad(),
+            torch.compiler.set_stance("force_eager"),  # compiled networks would be compiled once more, without gradient
+        ):
             torch.manual_seed(seed)
             random.seed(seed)
             np.random.seed(seed)

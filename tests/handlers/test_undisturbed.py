@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,16 @@ from metassl_monai.losses import CrossEntropyDiceLoss, MetaSSLUnlabeledLoss
 from metassl_monai.methods import BidirectionalCopyPaste
 
 
+class Network(nn.Sequential):
+    """One whose forward is not torch's own, which is never compiled."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)
+
+
 @pytest.fixture
 def method() -> BidirectionalCopyPaste:
-    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 2, 1))
+    network = Network(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 2, 1))
     method = BidirectionalCopyPaste(network, CrossEntropyDiceLoss(), MetaSSLUnlabeledLoss(2), ramp=lambda step: 1.0)
     method(batch(), 0)
     return method
@@ -79,3 +87,18 @@ def test_a_synchronized_norm_does_not_wait_for_processes_that_do_not_come(method
         assert not method.network[1].training
         assert method.teacher[1].training
     assert method.network[1].training
+
+
+def test_compiled_networks_are_not_compiled_once_more(method: BidirectionalCopyPaste) -> None:
+    compiled = []
+
+    def count(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    method.network.compile(backend=count)
+    with undisturbed(method, torch.device("cpu")):
+        method.pairs(batch(), 3)
+    assert compiled == []
+    method(batch(), 3)
+    assert len(compiled) > 0
