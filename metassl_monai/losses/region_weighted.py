@@ -49,7 +49,7 @@ class RegionWeightedLoss(_Loss):
     @torch.no_grad()
     def normalized_weights(self, regions: Tensor, label: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Weight of every voxel, normalized so that weighted sums are the loss; 0 outside the mask."""
-        cells = regions + len(Region) * (label != 0)
+        cells = regions + (label != 0).to(regions.dtype) * len(Region)
         last = 2 * len(Region)  # one bin more holds what lies outside the mask
         counted = histogram(cells if mask is None else torch.where(mask != 0, cells, last), last + 1)
         background, foreground = counted[:last].to(dtype).view(2, -1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from metassl_monai.options import check_option
 
-from .class_maps import class_sums, look_up
+from .class_maps import class_sums, histogram, look_up
 from .functional import sum_over_ranks
 
 __all__ = ["AdaptiveThreshold", "FixedThreshold", "Threshold"]
@@ -129,7 +129,9 @@ class AdaptiveThreshold(Threshold):
 
 def class_statistics(confidence: Tensor, label: Tensor, mask: Tensor | None, num_classes: int) -> tuple[Tensor, Tensor]:
     """Sum of ``confidence`` and number of voxels of each class, shape ``(C,)`` each, without a one-hot map."""
-    inside = torch.ones_like(confidence) if mask is None else (mask != 0).to(confidence.dtype)
+    if mask is None:
+        return class_sums(confidence, label, num_classes), histogram(label, num_classes).to(confidence.dtype)
+    inside = (mask != 0).to(confidence.dtype)
     return class_sums(confidence * inside, label, num_classes), class_sums(inside, label, num_classes)
 
 

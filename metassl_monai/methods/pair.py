@@ -49,11 +49,10 @@ def pair_streams(
     prediction: Tensor, reference: Tensor, name: str, target: Tensor, labeled_weight: float = 1.0
 ) -> list[Pair]:
     """Split whole-batch logits, labeled samples first, into a labeled and an unlabeled pair."""
-    labeled = len(target)
-    return [
-        Pair(prediction[:labeled], reference[:labeled], name, target, weight=labeled_weight),
-        Pair(prediction[labeled:], reference[labeled:], name),
-    ]
+    # not by slices, whose gradients are each filled up with zeros and added
+    sizes = [len(target), len(prediction) - len(target)]
+    on_labeled, on_unlabeled = zip(prediction.split(sizes), reference.split(sizes), strict=True)
+    return [Pair(*on_labeled, name, target, weight=labeled_weight), Pair(*on_unlabeled, name)]
 
 
 def overlap(mask: Tensor | None, where: Tensor | None) -> Tensor | None:

@@ -44,9 +44,10 @@ class Step:
     def sum(self, labeled: Callable[..., Tensor], unlabeled: Callable[..., Tensor]) -> Tensor:
         """Both losses of both networks; losses are called with their number, so that each pair has its own state."""
         loss = 0
-        for number, (own, other) in enumerate(((self.first, self.second), (self.second, self.first))):
-            loss = loss + labeled(number, own[: self.half], self.target, other[: self.half])
-            loss = loss + unlabeled(number, own[self.half :], other[self.half :])
+        first, second = (logits.split([self.half, len(logits) - self.half]) for logits in (self.first, self.second))
+        for number, (own, other) in enumerate(((first, second), (second, first))):
+            loss = loss + labeled(number, own[0], self.target, other[0])
+            loss = loss + unlabeled(number, own[1], other[1])
         return loss  # type: ignore[return-value]
 
     def backward(self, labeled: Callable[..., Tensor], unlabeled: Callable[..., Tensor]) -> None:
