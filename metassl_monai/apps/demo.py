@@ -96,9 +96,8 @@ def _train_and_score(out: Path, datalist: Path) -> dict[str, list[dict[str, Any]
         run.mkdir()
         ids = ["--dataset_dir", str(data), "--datalist", str(datalist), "--output_dir", str(run)]
         length = ["--iterations", str(_ITERATIONS)]
-        tracking = ["--tracking", str(bundle / "configs" / "tracking.json"), "--tracking_uri", _tracking_uri(out)]
-        if find_spec("mlflow") is None:
-            tracking = []
+        tracked = ["--tracking", str(bundle / "configs" / "tracking.json"), "--tracking_uri", _tracking_uri(out)]
+        tracking = tracked if find_spec("mlflow") else []
         network = ["--ckpt_path", str(run / "models" / "model.pt")]
         trainings[run / "log.txt"] = bundle_command(
             "training", config_files(bundle, training.configs), [*ids, *length, *tracking]
