@@ -67,7 +67,9 @@ def describe_training(bundle: Path) -> str:
     contents = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in bundle.glob("configs/*.json")}
     train = contents["train"]
     overlays = {name: str(contents[name].get("_desc_", "")) for name in sorted(contents.keys() - {*_NO_OVERLAYS})}
-    methods = {name: text for name, text in overlays.items() if "method_name" in contents[name]}
+    methods = {
+        name: text for name, text in overlays.items() if "method_name" in contents[name] and "Give it after" not in text
+    }
     others = {name: text for name, text in overlays.items() if name not in methods}
     found = {name: _value(train, name) for name in IDS}
     ids = {f"--{name} {value}": IDS[name] for name, value in found.items() if value is not None}

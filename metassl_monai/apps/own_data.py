@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,19 +46,31 @@ def prepare_folder(
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} exists already: remove it, or choose another folder with --out.")
     check_writable(out)
-    collected = collect_folder(images, labels, out=out, **collecting)
-    _tell_lists(collected)
-    refuse_problems(check_datalist(collected.datalist, collected.dataset_dir, progress=True))
-    fingerprint, device = take_fingerprint(collected.datalist, collected.dataset_dir), device_at_hand()
-    decisions = make_plan(fingerprint, device, dict(map(_setting, settings)))
-    content = read_datalist(collected.datalist)
-    plan = {"decisions": [decision._asdict() for decision in decisions], "device": device, "fingerprint": fingerprint}
-    write_json(out / "plan.json", plan)
-    write_bundle(out, bundles_root(), decisions, content, collected.dataset_dir)
+    with _emptied_if_it_fails(out):
+        collected = collect_folder(images, labels, out=out, **collecting)
+        _tell_lists(collected)
+        refuse_problems(check_datalist(collected.datalist, collected.dataset_dir, progress=True))
+        fingerprint, device = take_fingerprint(collected.datalist, collected.dataset_dir), device_at_hand()
+        decisions = make_plan(fingerprint, device, dict(map(_setting, settings)))
+        content = read_datalist(collected.datalist)
+        known = [decision._asdict() for decision in decisions]
+        write_json(out / "plan.json", {"decisions": known, "device": device, "fingerprint": fingerprint})
+        write_bundle(out, bundles_root(), decisions, content, collected.dataset_dir)
     width = max(len(decision.name) for decision in decisions)
     for name, value, reason in decisions:
         sys.stdout.write(f"  {name:<{width}}  {json.dumps(value)}: {reason}\n")
     sys.stdout.write(f"wrote the bundle {out}. Now:\n  metassl train {shlex.quote(str(out))}\n")
+
+
+@contextmanager
+def _emptied_if_it_fails(folder: Path) -> Iterator[None]:
+    """Leave a folder that was empty as it was, so that the command can be given again once its mistake is mended."""
+    try:
+        yield
+    except BaseException:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def update_folder(images: Path, labels: Path | None, bundle: Path, **collecting: Any) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -12,10 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ignite.engine import Events
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from metassl_monai.bundle.errors import UserError
 from metassl_monai.bundle.locate import bundle_path, config_files, run_bundle
+from metassl_monai.bundle.writable import check_no_training, check_writable
+from metassl_monai.files import write_json
 
 __all__ = ["iterations_in", "train_bundle"]
 
@@ -31,20 +34,40 @@ def train_bundle(bundle: str, names: Sequence[str], arguments: Sequence[str], mi
         bundle: its name or folder.
         names: the overlays after ``train``, such as a method.
         arguments: further ``--id value`` for MONAI; ``--resume`` and ``--overwrite`` may stand alone.
-        minutes: time for the whole training, which replaces ``--iterations``: a few steps are measured first.
+        minutes: time for the whole training, which replaces ``--iterations``: a few steps are measured first. A
+            training that is resumed goes on to the iterations that were measured when it began.
 
     Raises:
-        UserError: for an unknown bundle, overlay or id, or when the training fails.
+        UserError: for an unknown bundle, overlay or id, for a folder that holds a training, or when the training fails.
     """
     files = config_files(bundle_path(bundle), ["train", *names])
     arguments = _with_values(arguments)
     if minutes is not None:
         if "--iterations" in arguments:
             raise UserError("--minutes and --iterations both say how long to train: give one of them.")
-        iterations = iterations_in(minutes, files, arguments)
-        sys.stdout.write(f"{minutes:g} minutes are about {iterations} iterations on this machine\n")
-        arguments = [*arguments, "--iterations", str(iterations)]
+        arguments = [*arguments, "--iterations", str(_fitting(minutes, files, arguments))]
     run_bundle("training", files, arguments)
+
+
+def _fitting(minutes: float, files: Sequence[Path], arguments: Sequence[str]) -> int:
+    """Return how many iterations fit into a time, of a resumed training those that were measured when it began."""
+    given = _ids(arguments)
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in files])
+    parser.update({name: value for name, value in given.items() if name != "tracking"})
+    resume = bool(given.get("resume"))
+    check_no_training(parser.get_parsed_content("ckpt_dir"), resume, bool(given.get("overwrite")))
+    out = Path(parser.get_parsed_content("output_dir"))
+    check_writable(out)
+    known = out / "minutes.json"
+    if resume and known.is_file():
+        iterations: int = json.loads(known.read_text(encoding="utf-8"))["iterations"]
+        sys.stdout.write(f"going on to the {iterations} iterations of {known}\n")
+        return iterations
+    iterations = iterations_in(minutes, files, arguments)
+    sys.stdout.write(f"{minutes:g} minutes are about {iterations} iterations on this machine\n")
+    write_json(known, {"minutes": minutes, "iterations": iterations})
+    return iterations
 
 
 def iterations_in(minutes: float, files: Sequence[Path], arguments: Sequence[str]) -> int:
@@ -60,10 +83,7 @@ def iterations_in(minutes: float, files: Sequence[Path], arguments: Sequence[str
     """
     if minutes <= 0:
         raise UserError(f"--minutes {minutes:g}: must be more than 0.")
-    given = {
-        name.removeprefix("--"): _literal(value) for name, value in zip(arguments[::2], arguments[1::2], strict=True)
-    }
-    given = {name: value for name, value in given.items() if name not in ("resume", "overwrite", "tracking")}
+    given = {name: value for name, value in _ids(arguments).items() if name not in ("resume", "overwrite", "tracking")}
     steps: dict[str, Any] = {"iterations": _WARM + _TIMED, "iterations_per_epoch": _WARM + _TIMED}
     with TemporaryDirectory(prefix="metassl-") as folder:
         quiet = {"output_dir": folder, "check_data": False, "keep": "last", "resume": False}
@@ -84,6 +104,11 @@ def iterations_in(minutes: float, files: Sequence[Path], arguments: Sequence[str
     seconds = (ends[-1] - ends[_WARM - 1]) / _TIMED
     share = _FOR_TRAINING * (0.75 if staged else 1.0)
     return max(1, int(60 * minutes * share / seconds))
+
+
+def _ids(arguments: Sequence[str]) -> dict[str, Any]:
+    pairs = zip(arguments[::2], arguments[1::2], strict=True)
+    return {name.removeprefix("--"): _literal(value) for name, value in pairs}
 
 
 def _with_values(arguments: Sequence[str]) -> list[str]:

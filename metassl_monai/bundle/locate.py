@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import shlex
 import shutil
@@ -80,8 +81,10 @@ def config_files(bundle: Path, names: Sequence[str]) -> list[Path]:
     files = [bundle / "configs" / f"{name}.json" for name in names]
     for file in files:
         if not file.is_file():
-            known = ", ".join(sorted(path.stem for path in file.parent.glob("*.json")))
-            raise UserError(f"{bundle.name} has no config {file.stem!r}: it has {known}.")
+            known = sorted(path.stem for path in file.parent.glob("*.json"))
+            near = difflib.get_close_matches(file.stem, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}."
+            raise UserError(f"{bundle.name} has no config {file.stem!r}: {hint}")
     return files
 
 

@@ -82,6 +82,9 @@ def check_datalist(
     cases = _cases(datalist, lists or LISTS) if isinstance(datalist, dict) else []
     # a structure that is wrong itself tells no classes and no orientation to compare with
     known = datalist if cases and not any(_mistakes(datalist)) else None
+    if cases and not any(os.path.exists(os.path.join(dataset_dir, path)) for case in cases for path in case.images):
+        cause = f"holds none of the {len(cases)} images that {os.fspath(path)} names, such as {cases[0].images[0]}"
+        return [*problems, Problem(os.fspath(dataset_dir), cause, "give as `dataset_dir` the folder that these lie in")]
     # absolute, since ITK changes the working folder for a moment when it loads a module, under the eyes of all threads
     root = os.path.abspath(dataset_dir)
     found = for_each_case(

@@ -52,6 +52,7 @@ def test_help_of_a_bundle_lists_what_can_be_chosen():
     for name in ("mean_teacher", "cml", "plain", "la_small", "multi_gpu_train"):
         assert (configs / f"{name}.json").is_file()
         assert f"   {name} " in text
+    assert text.index("   cml ") < text.index("--overlay NAME") < text.index("   ref_dualnet ")  # it needs a method
     assert f"--iterations {train['iterations']}" in text
     assert "--patch_size" in text
     assert "la_atrium_mri_segmentation" not in shown("train", "--help").partition("Examples")[2]

@@ -35,14 +35,25 @@ def test_iterations_are_what_fits_into_the_time(phantom, monkeypatch):
     assert 50 < iterations_in(1, files, arguments_of(phantom)) < 510
 
 
-def test_minutes_and_a_lone_resume_become_ids(phantom, monkeypatch):
-    run = []
+def test_minutes_become_iterations_and_a_resumed_training_keeps_them(phantom, monkeypatch, tmp_path, capsys):
+    run, measured = [], iter([321])
     monkeypatch.setattr(locate, "run_command", run.append)
-    monkeypatch.setattr("metassl_monai.apps.train.iterations_in", lambda *_: 321)
-    train_bundle(PHANTOM, [], ["--resume", *arguments_of(phantom)], minutes=5)
-    (command,) = run
-    assert command[command.index("--resume") + 1] == "True"
-    assert command[-2:] == ["--iterations", "321"]
+    monkeypatch.setattr("metassl_monai.apps.train.iterations_in", lambda *_: next(measured))
+    arguments = arguments_of(phantom, "--output_dir", str(tmp_path / "run"))
+    train_bundle(PHANTOM, [], arguments, minutes=5)
+    train_bundle(PHANTOM, [], ["--resume", *arguments], minutes=5)  # on a machine that is busy now, say
+    first, resumed = run
+    assert resumed[resumed.index("--resume") + 1] == "True"
+    assert first[-2:] == resumed[-2:] == ["--iterations", "321"]
+    assert f"going on to the 321 iterations of {tmp_path / 'run' / 'minutes.json'}" in capsys.readouterr().out
+
+
+def test_a_folder_that_holds_a_training_is_refused_before_a_step_is_measured(phantom, monkeypatch, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "checkpoint.pt").touch()
+    monkeypatch.setattr("metassl_monai.apps.train.iterations_in", lambda *_: pytest.fail("it was measured"))
+    with pytest.raises(UserError, match="is of an earlier training"):
+        train_bundle(PHANTOM, [], arguments_of(phantom, "--output_dir", str(tmp_path)), minutes=5)
 
 
 @pytest.mark.parametrize(

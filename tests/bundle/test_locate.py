@@ -35,9 +35,12 @@ def test_an_unknown_bundle_names_the_known_ones():
         bundle_path("acdc")
 
 
-def test_an_unknown_config_names_the_known_ones():
-    with pytest.raises(UserError, match=r"has no config 'meanteacher'.*mean_teacher"):
-        config_files(bundle_path("phantom_segmentation"), ["train", "meanteacher"])
+@pytest.mark.parametrize(
+    ("name", "hint"), [("meanteacher", r"did you mean mean_teacher\?"), ("x", r"it has .*cps, .*mean_teacher")]
+)
+def test_an_unknown_config_names_the_nearest_or_the_known_ones(name, hint):
+    with pytest.raises(UserError, match=f"has no config '{name}': {hint}"):
+        config_files(bundle_path("phantom_segmentation"), ["train", name])
 
 
 def test_a_copy_is_whole_and_never_overwrites(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,13 @@ def test_malformed_datalists_do_not_crash(tmp_path: Path, text: str) -> None:
 def test_missing_folder_is_one_problem(dataset: Path) -> None:
     problems = check_datalist(dataset / "datalist.json", dataset / "elsewhere")
     assert [problem.cause for problem in problems] == ["the folder is missing"]
+
+
+def test_a_folder_of_other_data_is_one_problem(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    [problem] = check_datalist(dataset / "datalist.json", tmp_path / "other")
+    assert problem.file == str(tmp_path / "other")
+    assert re.match(r"holds none of the \d+ images that .*datalist.json names, such as ", problem.cause)
 
 
 def test_link_out_of_the_folder_is_not_followed(dataset: Path, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from monai.utils import set_determinism
 from PIL import Image
 
 from metassl_monai.apps.own_data import prepare_folder
-from metassl_monai.data import prediction_path
+from metassl_monai.bundle import UserError
+from metassl_monai.data import DatalistError, prediction_path
 from metassl_monai.planning.rules import RULES
 
 SCHEMA = Path(__file__).parents[2].parent / "shared" / "specs" / "meta_schema_20240725.json"
@@ -92,6 +93,19 @@ def pictures(tmp_path_factory):
     labels = folder / "annotations"
     prepare_folder(folder / "scans", labels, folder / "bundle", [*TINY, "patch_size=[32,32]"], validation=1)
     return folder / "bundle"
+
+
+def test_a_refused_command_can_be_given_again_once_its_mistake_is_mended(tmp_path):
+    folder = write_scans(tmp_path, (40, 36, 8), affine_of("plain"), (1,))
+    label = folder / "annotations" / "s 0.nii.gz"
+    whole = label.read_bytes()
+    label.write_bytes(whole[:100])
+    asked = folder / "scans", folder / "annotations", folder / "bundle", [*TINY, "patch_size=[32,32]"]
+    with pytest.raises((UserError, DatalistError), match=r"s 0\.nii\.gz"):
+        prepare_folder(*asked)
+    label.write_bytes(whole)
+    prepare_folder(*asked)
+    assert (folder / "bundle" / "configs" / "train.json").is_file()
 
 
 def decisions(bundle):
