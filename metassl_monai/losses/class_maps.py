@@ -28,12 +28,13 @@ def likeliest_class(logits: Tensor) -> Tensor:
         return logits.max(dim=1, keepdim=True).indices
     # the number of classes before the first one that reaches the maximum
     logits = at_least_float(logits)
-    largest = logits.amax(dim=1, keepdim=True)
-    before, smaller, count = torch.ones_like(largest), torch.empty_like(largest), torch.zeros_like(largest)
-    for c in range(logits.shape[1] - 1):
-        # into floats, since a comparison that makes booleans is not vectorized
+    classes, largest = logits.shape[1], logits.amax(dim=1, keepdim=True)
+    smaller = torch.empty_like(largest, dtype=torch.bool)
+    before = torch.ones_like(largest, dtype=torch.uint8)
+    count = torch.zeros_like(largest, dtype=torch.uint8 if classes <= 256 else torch.int64)
+    for c in range(classes - 1):
         torch.lt(logits[:, c : c + 1], largest, out=smaller)
-        count += before.mul_(smaller)
+        count += before.bitwise_and_(smaller.view(torch.uint8))
     return count.long()
 
 
