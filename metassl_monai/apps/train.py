@@ -16,7 +16,7 @@ from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from metassl_monai.bundle.errors import UserError
-from metassl_monai.bundle.locate import bundle_path, config_files, run_bundle
+from metassl_monai.bundle.locate import bundle_path, config_files, left_behind, run_bundle
 from metassl_monai.bundle.writable import check_no_training, check_writable
 from metassl_monai.files import write_json
 
@@ -40,8 +40,11 @@ def train_bundle(bundle: str, names: Sequence[str], arguments: Sequence[str], mi
     Raises:
         UserError: for an unknown bundle, overlay or id, for a folder that holds a training, or when the training fails.
     """
-    files = config_files(bundle_path(bundle), ["train", *names])
+    folder = bundle_path(bundle)
+    files = config_files(folder, ["train", *names])
     arguments = _with_values(arguments)
+    if "--bundle_root" not in arguments and left_behind(files[0], ConfigParser.load_config_file(files[0])):
+        arguments = [*arguments, "--bundle_root", str(folder.resolve())]
     if minutes is not None:
         if "--iterations" in arguments:
             raise UserError("--minutes and --iterations both say how long to train: give one of them.")
@@ -65,6 +68,8 @@ def _fitting(minutes: float, files: Sequence[Path], arguments: Sequence[str]) ->
         sys.stdout.write(f"going on to the {iterations} iterations of {known}\n")
         return iterations
     iterations = iterations_in(minutes, files, arguments)
+    # a training ends with an epoch, and would go beyond its time for one that is begun
+    iterations -= iterations % min(iterations, int(parser.get_parsed_content("iterations_per_epoch")))
     sys.stdout.write(f"{minutes:g} minutes are about {iterations} iterations on this machine\n")
     write_json(known, {"minutes": minutes, "iterations": iterations})
     return iterations

@@ -17,6 +17,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from .command_values import config_order_mistakes, value_mistakes, word_mistakes
 from .errors import refuse, silence_mistakes, tell_root_cause
+from .locate import left_behind
 
 __all__ = ["check_command_line", "command_mistakes", "running_config", "running_parser", "unknown_ids"]
 
@@ -75,11 +76,21 @@ def command_mistakes(argv: Sequence[str]) -> Iterator[str]:
     given = dict(_flags(argv[1:]))
     if not mistakes and "config_file" in given:
         files = _files(given["config_file"])
-        mistakes += config_order_mistakes(files, [ConfigParser.load_config_file(file) for file in files])
+        contents = [ConfigParser.load_config_file(file) for file in files]
+        mistakes += config_order_mistakes(files, contents)
+        if "bundle_root" not in given:
+            mistakes += _moved_bundles(files, contents)
     yield from mistakes
     if not mistakes and "config_file" in given:  # else they cannot be merged, or values are not where they should be
         yield from unknown_ids(argv)
         yield from value_mistakes(given, _read(given["config_file"]).get())
+
+
+def _moved_bundles(files: Sequence[str], contents: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for file, content in zip(map(Path, files), contents, strict=True):
+        if old := left_behind(file, content):
+            new = file.resolve().parents[1]
+            yield f"{file}: was written for {old}, where this would work: give --bundle_root {new}."
 
 
 def unknown_ids(argv: Sequence[str]) -> Iterator[str]:

@@ -27,6 +27,7 @@ __all__ = [
     "bundle_path",
     "config_files",
     "copy_bundle",
+    "left_behind",
     "run_bundle",
     "run_command",
     "run_side_by_side",
@@ -70,6 +71,18 @@ def copy_bundle(name: str, out: Path) -> Path:
     check_writable(target)
     shutil.copytree(source, target)
     return target
+
+
+def left_behind(file: Path, config: Mapping[str, Any]) -> Path | None:
+    """Return the folder that a config calls its bundle's where it lies in another one: it was moved or copied.
+
+    Args:
+        file: the config, ``BUNDLE/configs/NAME.json``.
+        config: its content. A ``bundle_root`` that is no absolute path is where the program is started.
+    """
+    root = Path(str(config.get("bundle_root", ".")))
+    moved = root.is_absolute() and file.parent.name == "configs" and root.resolve() != file.resolve().parents[1]
+    return root if moved else None
 
 
 def config_files(bundle: Path, names: Sequence[str]) -> list[Path]:

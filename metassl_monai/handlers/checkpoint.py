@@ -84,7 +84,7 @@ class TrainingCheckpoint:
         self.keep = keep
         self.anew = True
         self.whole = False  # whether the file in place is a whole checkpoint of this run
-        self.saved = "No epoch was complete: nothing was saved."
+        self.saved = "No epoch was complete: nothing of this stage was saved."
         # one a process, so that a second run in this process is no other training
         self.lock = FileLock(self.path.with_name(".training.lock"), is_singleton=True)
 

@@ -36,7 +36,7 @@ def test_iterations_are_what_fits_into_the_time(phantom, monkeypatch):
 
 
 def test_minutes_become_iterations_and_a_resumed_training_keeps_them(phantom, monkeypatch, tmp_path, capsys):
-    run, measured = [], iter([321])
+    run, measured = [], iter([321, 20])
     monkeypatch.setattr(locate, "run_command", run.append)
     monkeypatch.setattr("metassl_monai.apps.train.iterations_in", lambda *_: next(measured))
     arguments = arguments_of(phantom, "--output_dir", str(tmp_path / "run"))
@@ -44,8 +44,10 @@ def test_minutes_become_iterations_and_a_resumed_training_keeps_them(phantom, mo
     train_bundle(PHANTOM, [], ["--resume", *arguments], minutes=5)  # on a machine that is busy now, say
     first, resumed = run
     assert resumed[resumed.index("--resume") + 1] == "True"
-    assert first[-2:] == resumed[-2:] == ["--iterations", "321"]
-    assert f"going on to the 321 iterations of {tmp_path / 'run' / 'minutes.json'}" in capsys.readouterr().out
+    assert first[-2:] == resumed[-2:] == ["--iterations", "300"]  # whole epochs of 50
+    assert f"going on to the 300 iterations of {tmp_path / 'run' / 'minutes.json'}" in capsys.readouterr().out
+    train_bundle(PHANTOM, [], [*arguments, "--output_dir", str(tmp_path / "short")], minutes=0.1)
+    assert run[-1][-2:] == ["--iterations", "20"]  # less than one
 
 
 def test_a_folder_that_holds_a_training_is_refused_before_a_step_is_measured(phantom, monkeypatch, tmp_path):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -15,7 +16,9 @@ from monai.utils import set_determinism
 from PIL import Image
 
 from metassl_monai.apps.own_data import prepare_folder
-from metassl_monai.bundle import UserError
+from metassl_monai.apps.train import train_bundle
+from metassl_monai.bundle import UserError, locate
+from metassl_monai.bundle.command_line import command_mistakes
 from metassl_monai.data import DatalistError, prediction_path
 from metassl_monai.planning.rules import RULES
 
@@ -106,6 +109,20 @@ def test_a_refused_command_can_be_given_again_once_its_mistake_is_mended(tmp_pat
     label.write_bytes(whole)
     prepare_folder(*asked)
     assert (folder / "bundle" / "configs" / "train.json").is_file()
+
+
+def test_a_copied_bundle_trains_in_its_own_folder_or_not_at_all(slices, tmp_path, monkeypatch):
+    copied, commands = tmp_path / "copy", []
+    shutil.copytree(slices, copied, ignore=shutil.ignore_patterns("models"))
+    monkeypatch.setattr(locate, "run_command", commands.append)
+    for bundle in (slices, copied):
+        train_bundle(str(bundle), [], [])
+    assert "--bundle_root" not in commands[0]
+    assert commands[1][-2:] == ["--bundle_root", str(copied)]
+    monai = ["monai/bundle/__main__.py", "run", "training", "--config_file", str(copied / "configs" / "train.json")]
+    [mistake] = command_mistakes(monai)
+    assert mistake.endswith(f"was written for {slices}, where this would work: give --bundle_root {copied}.")
+    assert list(command_mistakes([*monai, "--bundle_root", str(copied)])) == []
 
 
 def decisions(bundle):
