@@ -118,6 +118,6 @@ def report_problems(datalist: Path, dataset_dir: Path, as_json: bool = False) ->
     for problem in () if as_json else problems:
         sys.stdout.write(f"{problem.file}: {problem.cause}\n    remedy: {problem.remedy}\n")
     if problems:
-        raise UserError(f"{len(problems)} problems in {datalist}.")
+        raise UserError(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in {datalist}.")
     if not as_json:
         sys.stdout.write(f"{datalist}: no problem found\n")

@@ -62,6 +62,12 @@ def test_check_is_silent_about_sound_data_and_loud_about_damage(phantom, tmp_pat
     assert sound.exit_code == 0
     assert "no problem found" in sound.output
     assert json.loads(metassl("check", "--datalist", phantom, "--dataset_dir", phantom.parent, "--json").stdout) == []
+    wrong = metassl("check", "--datalist", phantom, "--dataset_dir", tmp_path)
+    assert wrong.exit_code == 1
+    assert wrong.output.count("remedy:") == 1  # another folder, not so many files that are missing
+    first = json.loads(phantom.read_text())["labeled"][0]["image"]
+    (tmp_path / first).parent.mkdir(parents=True)
+    shutil.copy(phantom.parent / first, tmp_path / first)
     absent = metassl("check", "--datalist", phantom, "--dataset_dir", tmp_path)
     assert absent.exit_code == 1
     assert absent.output.count("remedy:") >= 7
