@@ -111,6 +111,9 @@ def _table_file(path: Path) -> Path:
         )
     if not found:
         raise UserError(f"{path}: neither this folder nor evaluation* in it holds metrics.json. Run evaluate first.")
+    network = path / "models" / "model.pt"
+    if network.is_file() and network.stat().st_mtime > found[0].stat().st_mtime:
+        raise UserError(f"{found[0]}: is older than the network in {path}: run evaluate, or metassl report, once more.")
     return found[0]
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -33,6 +34,10 @@ _CURVES = {
 }
 
 
+_DRAWN = re.compile(rf"(epoch|validation|unlabeled|monitored)_(\d{{4,}}|over_training)|{'|'.join(_CURVES)}")
+"""Names of pictures that a training draws."""
+
+
 class TrainingPictures:
     """Draw labeled samples of the last batch of an epoch: image, annotation, prediction, region map.
 
@@ -41,6 +46,8 @@ class TrainingPictures:
 
     Of volumes several slices are drawn, evenly over what is annotated. A method that mixes images makes its regions on
     the mixtures: the maps are those, beside the images as they were. A picture that cannot be written is a warning.
+
+    A training that begins with its first epoch removes the pictures of an earlier one, lest they be taken for its own.
 
     Args:
         directory: where the pictures are written.
@@ -66,9 +73,17 @@ class TrainingPictures:
         self.unlabeled = UnlabeledPictures(RegionPictures(directory, interval, samples, slices, labels))
 
     def attach(self, engine: Engine) -> None:
-        """Register on the first batch and on ``EPOCH_COMPLETED``."""
+        """Register on the beginning and on ``EPOCH_COMPLETED``."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.clear)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         self.unlabeled.attach(engine)
+
+    def clear(self, engine: Engine) -> None:
+        """Remove what an earlier training in this folder drew, where a training begins with its first epoch."""
+        if engine.state.epoch == 1:
+            for file in self.directory.glob("*.png"):
+                if _DRAWN.fullmatch(file.stem):
+                    file.unlink()
 
     def __call__(self, engine: Any) -> None:
         """Draw and write the picture of the labeled samples in this epoch."""

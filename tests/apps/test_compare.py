@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -70,6 +72,20 @@ def test_files_folders_and_runs_are_found(inner, two, tmp_path):
     write_case_table(rows_of(), tmp_path / "bundle" / "evaluation_test")
     (tmp_path / "bundle" / "evaluation_empty").mkdir()
     assert len(compare_evaluations(tmp_path / inner, two[1], ["dice"])) == 2
+
+
+def test_scores_of_an_overwritten_network_are_refused(two, tmp_path):
+    run = tmp_path / "run"
+    (run / "models").mkdir(parents=True)
+    shutil.copytree(two[0], run / "evaluation_validation")
+    network = run / "models" / "model.pt"
+    network.touch()
+    scored = (run / "evaluation_validation" / "metrics.json").stat().st_mtime
+    os.utime(network, (scored - 1, scored - 1))
+    assert len(compare_evaluations(run, two[1], ["dice"])) > 0
+    os.utime(network, (scored + 1, scored + 1))
+    with pytest.raises(UserError, match=f"is older than the network in {run}: run evaluate"):
+        compare_evaluations(run, two[1], ["dice"])
 
 
 def test_numbers_without_a_value_are_null(tmp_path):

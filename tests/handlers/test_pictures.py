@@ -55,6 +55,18 @@ def test_pictures_follow_the_interval_and_the_last_epoch_is_always_drawn(make_ru
     assert sorted(file.name for file in (tmp_path / "pictures").iterdir()) == ["epoch_0002.png", "epoch_0003.png"]
 
 
+def test_pictures_of_an_earlier_training_go_and_those_of_a_resumed_one_stay(make_run: Callable, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("epoch_0009", "monitored_0002", "unlabeled_over_training", "accuracy", "epoch_mine", "holiday_0001"):
+        (folder / f"{name}.png").touch()
+    make_run("supervised", epochs=1, handlers=[TrainingPictures(folder)]).train()
+    of_the_user = ["epoch_mine.png", "holiday_0001.png"]
+    assert sorted(file.name for file in folder.iterdir()) == ["epoch_0001.png", *of_the_user]
+    make_run("supervised", epochs=2, resume=True, handlers=[TrainingPictures(folder)]).train()
+    assert sorted(file.name for file in folder.iterdir()) == ["epoch_0001.png", "epoch_0002.png", *of_the_user]
+
+
 def test_panels_are_the_labeled_samples_of_the_last_batch(make_run: Callable, drawn: list, tmp_path: Path) -> None:
     run = make_run("mean_teacher", epochs=1, handlers=[TrainingPictures(tmp_path)]).train()
     [(images, truths, predictions, regions, keywords)] = drawn
