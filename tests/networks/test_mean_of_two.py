@@ -49,6 +49,7 @@ def test_state_dict_holds_both_and_fits_into_another():
 
 
 def test_copies_script_and_compile_graph():
+    torch._dynamo.reset()  # of what other tests have compiled
     torch.manual_seed(0)
     network = MeanOfTwo(*(UNet2D(1, 2, features=(4, 8), dropout=(0.0, 0.0)) for _ in range(2))).eval()
     x = torch.randn(1, 1, 8, 8)
