@@ -16,7 +16,7 @@ from metassl_monai.report import compare_cases, format_comparison
 
 from .show import show_json, show_table
 
-__all__ = ["compare_evaluations", "show_comparison", "verdict", "verdicts"]
+__all__ = ["compare_evaluations", "is_outdated", "show_comparison", "verdict", "verdicts"]
 
 _KEYS = {"case", "subject", "structure"}
 
@@ -99,6 +99,12 @@ def show_comparison(rows: Sequence[Mapping[str, Any]], as_json: bool = False) ->
         show_table(format_comparison(rows), verdicts(rows))
 
 
+def is_outdated(table: Path, run: Path) -> bool:
+    """Say whether a table of scores is older than the network of the run: it is of one that was overwritten."""
+    network = run / "models" / "model.pt"
+    return network.is_file() and network.stat().st_mtime > table.stat().st_mtime
+
+
 def _table_file(path: Path) -> Path:
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder. Name what evaluate wrote to.")
@@ -111,8 +117,7 @@ def _table_file(path: Path) -> Path:
         )
     if not found:
         raise UserError(f"{path}: neither this folder nor evaluation* in it holds metrics.json. Run evaluate first.")
-    network = path / "models" / "model.pt"
-    if network.is_file() and network.stat().st_mtime > found[0].stat().st_mtime:
+    if is_outdated(found[0], path):
         raise UserError(f"{found[0]}: is older than the network in {path}: run evaluate, or metassl report, once more.")
     return found[0]
 

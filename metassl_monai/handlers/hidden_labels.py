@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metassl_monai.ignore import IGNORE
 
+from .interval import is_due
 from .judged_pairs import JudgedPair, class_counts, dice_metrics, judge, region_counts, region_metrics
 from .undisturbed import undisturbed
 
@@ -73,8 +74,7 @@ class HiddenLabels:
     def __call__(self, engine: Any) -> None:
         """Compare, in the last iteration of an epoch whose turn it is."""
         state = engine.state
-        due = state.epoch % self.interval == 0 or state.epoch == state.max_epochs
-        if due and state.iteration % state.epoch_length == 0:
+        if is_due(engine, self.interval) and state.iteration % state.epoch_length == 0:
             self.compare(engine)
 
     def compare(self, engine: Any) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from metassl_monai.report import history_figure, overlay_figure, read_history
 
 from .drawing import planes, write_figure
+from .interval import is_due
 from .nonfatal import nonfatal
 from .region_pictures import RegionPictures
 from .unlabeled_pictures import UnlabeledPictures
@@ -88,7 +89,7 @@ class TrainingPictures:
     def __call__(self, engine: Any) -> None:
         """Draw and write the picture of the labeled samples in this epoch."""
         epoch = engine.state.epoch
-        if epoch % self.interval == 0 or epoch == engine.state.max_epochs:
+        if is_due(engine, self.interval):
             with nonfatal(f"no picture of epoch {epoch}"):
                 self._draw(engine, epoch)
 

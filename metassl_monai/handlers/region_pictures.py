@@ -14,6 +14,7 @@ from torch import Tensor
 from metassl_monai.report import NO_REGION, quadripartition_figure
 
 from .drawing import planes, write_figure
+from .interval import is_due
 from .judged_pairs import JudgedPair
 from .nonfatal import nonfatal
 
@@ -69,11 +70,6 @@ class RegionPictures:
         self.calls = 0
         self.stride = 1
 
-    def is_due(self, engine: Any) -> bool:
-        """Say whether this epoch is drawn."""
-        epoch: int = engine.state.epoch
-        return epoch % self.interval == 0 or epoch == engine.state.max_epochs
-
     def __call__(self, engine: Any, judged: JudgedPair, truth: Tensor | None = None) -> None:
         """Draw and write the pictures of this epoch.
 
@@ -82,7 +78,7 @@ class RegionPictures:
             judged: the pair.
             truth: hidden annotation, class indices ``(B, 1, *spatial)``.
         """
-        if self.is_due(engine):
+        if is_due(engine, self.interval):
             with nonfatal(f"no picture of the regions of epoch {engine.state.epoch}"):
                 self._draw(engine.state.epoch, judged, truth)
 

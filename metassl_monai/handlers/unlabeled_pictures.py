@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from .interval import is_due
 from .judged_pairs import judge, samples_of
 from .nonfatal import nonfatal
 from .region_pictures import RegionPictures
@@ -43,7 +44,7 @@ class UnlabeledPictures:
 
     def __call__(self, engine: Any) -> None:
         """Draw the pictures of this epoch."""
-        if not self.streams.get("unlabeled") or not self.pictures.is_due(engine):
+        if not self.streams.get("unlabeled") or not is_due(engine, self.pictures.interval):
             return
         with (
             nonfatal(f"no picture of unlabeled images in epoch {engine.state.epoch}"),

@@ -16,6 +16,7 @@ from metassl_monai.report import methods_figure
 from metassl_monai.report.contours import Plane, planes_of
 
 from .drawing import write_figure
+from .interval import is_due
 from .nonfatal import nonfatal
 
 __all__ = ["ValidationPictures"]
@@ -64,8 +65,7 @@ class ValidationPictures:
 
     def begin(self, engine: Engine) -> None:
         """Forget the last picture."""
-        epoch = engine.state.epoch
-        self.due = epoch % self.interval == 0 or epoch == engine.state.max_epochs
+        self.due = is_due(engine, self.interval)
         self.rows, self.seen = [], 0
 
     def collect(self, engine: Any) -> None:

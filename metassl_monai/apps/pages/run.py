@@ -11,6 +11,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from metassl_monai.apps.compare import is_outdated
 from metassl_monai.bundle.errors import UserError
 from metassl_monai.data.datalist import parse_json
 from metassl_monai.files import nan_for_null
@@ -65,10 +66,10 @@ class TrainedRun:
     def scores(self) -> list[CaseRow]:
         """The rows of the validation's table, none where it is missing or older than the network."""
         file = self.table_folder / "metrics.json"
-        stale = self.model.is_file() and file.is_file() and self.model.stat().st_mtime > file.stat().st_mtime
-        return (
-            [] if stale or not file.is_file() else nan_for_null(json.loads(file.read_text(encoding="utf-8"))["cases"])
-        )
+        if not file.is_file() or is_outdated(file, self.folder):
+            return []
+        rows: list[CaseRow] = nan_for_null(json.loads(file.read_text(encoding="utf-8"))["cases"])
+        return rows
 
     def parser(self) -> ConfigParser:
         """Return the config that ran, for this folder and not for the one that it was in at that time."""
