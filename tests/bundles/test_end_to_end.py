@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from statistics import fmean
@@ -20,6 +21,12 @@ from metassl_monai.bundle.locate import bundle_command, bundle_path, config_file
 
 BUNDLE = "phantom_segmentation"
 SIZE = ["--spatial_size", "[32,32]", "--features", "[4,8,16,32,64]"]
+WATCHED = """
+import atexit, pathlib, runpy
+comms = pathlib.Path("/proc/self/task").glob
+atexit.register(lambda: print("threads at the end:", *sorted(file.read_text().strip() for file in comms("*/comm"))))
+runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+"""
 SHORT = ["--iterations", "4", "--iterations_per_epoch", "2", "--labeled_batch_size", "2", "--unlabeled_batch_size", "2"]
 
 
@@ -146,7 +153,12 @@ def test_two_processes_train_together(phantom, tmp_path):
     arguments = ["--dataset_dir", str(phantom.parent), "--datalist", str(phantom), *SIZE, *SHORT]
     command = bundle_command("training", configs, [*arguments, "--labeled_batch_size", "1", "--output_dir", "out"])
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    run([*launcher, *command[1:]], tmp_path, CUDA_VISIBLE_DEVICES="")
+    (tmp_path / "watched.py").write_text(WATCHED)
+    assert command[1:3] == ["-m", "monai.bundle"]
+    result = run([*launcher, "watched.py", *command[3:]], tmp_path, CUDA_VISIBLE_DEVICES="")
+    ends = re.findall(r"threads at the end: (.*)", result.stdout)
+    assert len(ends) == 2
+    assert not any("gloo" in threads for threads in ends)  # one that outlives Python may abort what is done
     checkpoint = torch.load(tmp_path / "out" / "models" / "checkpoint.pt", weights_only=True)
     assert checkpoint["iteration"] == 4
     assert not any(key.startswith("module.") for key in checkpoint["method"])

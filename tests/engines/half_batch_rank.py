@@ -12,7 +12,7 @@ from ignite.engine import Events
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from metassl_monai.engines import SemiSupervisedTrainer
+from metassl_monai.engines import SemiSupervisedTrainer, leave_process_group
 from metassl_monai.losses import CrossEntropyDiceLoss, PseudoLabelLoss, metassl_losses
 from metassl_monai.methods import CrossPseudoSupervision
 
@@ -57,7 +57,7 @@ def main(rank: int, world_size: int, rendezvous: str, preset: str, batch_norm: s
     gradients = {name: parameter.grad for name, parameter in method.named_parameters()}
     torch.save({"state": method.state_dict(), "terms": terms, "gradients": gradients}, output)
     dist.barrier()  # a process that leaves while the other still sends ends it
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 if __name__ == "__main__":
