@@ -30,39 +30,40 @@ def confidence(logits: Tensor) -> Tensor:
     return at_least_float(logits).softmax(dim=1).amax(dim=1, keepdim=True)
 
 
-def label_probability(logits: Tensor, label: Tensor) -> Tensor:
+def label_probability(logits: Tensor, label: Tensor | None) -> Tensor:
     """Probability of ``label``: ``softmax(logits)[label]``.
 
     Args:
         logits: ``(B, C, *spatial)``.
-        label: class indices, ``(B, 1, *spatial)``.
+        label: class indices, ``(B, 1, *spatial)``; None for the likeliest class, which is found in a third of the time.
 
     Returns:
         Probabilities in [0, 1], ``(B, 1, *spatial)``.
     """
-    return at_least_float(logits).softmax(dim=1).gather(1, label)
+    p = at_least_float(logits).softmax(dim=1)
+    return p.amax(dim=1, keepdim=True) if label is None else p.gather(1, label)
 
 
-def variance(logits: Tensor, label: Tensor) -> Tensor:
+def variance(logits: Tensor, label: Tensor | None) -> Tensor:
     """Variance of the probabilities over the classes, scaled to [0, 1] (MetaSSL, Table VII). ``label`` is not used."""
     p = at_least_float(logits).softmax(dim=1)
     classes = p.shape[1]
     return (p - 1 / classes).square().sum(dim=1, keepdim=True) * (classes / (classes - 1))
 
 
-def standard_deviation(logits: Tensor, label: Tensor) -> Tensor:
+def standard_deviation(logits: Tensor, label: Tensor | None) -> Tensor:
     """Square root of :func:`variance`, in [0, 1] (MetaSSL, Table VII)."""
     return variance(logits, label).sqrt()
 
 
-def mean_absolute_deviation(logits: Tensor, label: Tensor) -> Tensor:
+def mean_absolute_deviation(logits: Tensor, label: Tensor | None) -> Tensor:
     """Mean absolute deviation over the classes, scaled to [0, 1] (MetaSSL, Table VII). ``label`` is not used."""
     p = at_least_float(logits).softmax(dim=1)
     classes = p.shape[1]
     return (p - 1 / classes).abs().sum(dim=1, keepdim=True) * (classes / (2 * (classes - 1)))
 
 
-CONFIDENCES: dict[Confidence, Callable[[Tensor, Tensor], Tensor]] = {
+CONFIDENCES: dict[Confidence, Callable[[Tensor, Tensor | None], Tensor]] = {
     "probability": label_probability,
     "mad": mean_absolute_deviation,
     "variance": variance,

@@ -92,16 +92,21 @@ class _CrossEntropyDice(torch.autograd.Function):
         everywhere, at_target = loss_gradient * weight, -loss_gradient * weight
         if ctx.with_dice:
             # d dice / d p is `slope` at the target plus `pull` (times 2p where it is squared) everywhere
-            slope, pull = (dice_gradient * term for term in terms)
-            pull = pull.view(1, -1, *[1] * (p.ndim - 2))
-            gradient = p * (2 * pull) if ctx.squared else pull.expand_as(p)
-            aimed = look_up(slope, target) * p.gather(1, target)
+            slope, pull = terms
+            pull = (dice_gradient * pull).view(1, -1, *[1] * (p.ndim - 2))
+            pull = p * (2 * pull) if ctx.squared else pull.expand_as(p)
+            aimed = look_up(dice_gradient * slope, target).mul_(p.gather(1, target))
             # what softmax takes off every class: the mean of the derivatives over the classes
-            mean = (gradient * p).sum(dim=1, keepdim=True).add_(aimed)
-            if dice_weight is not None:
-                gradient, aimed, mean = gradient * dice_weight, aimed * dice_weight, mean * dice_weight
-            gradient = (gradient + (everywhere - mean)).mul_(p)
-            at_target = at_target + aimed
+            mean = aimed.clone()
+            for pulled, share in zip(pull.split(1, dim=1), p.split(1, dim=1), strict=True):
+                mean.addcmul_(pulled, share)
+            if dice_weight is None:
+                gradient = pull + (everywhere - mean)
+            else:
+                aimed.mul_(dice_weight)
+                gradient = torch.addcmul(torch.addcmul(everywhere, mean, dice_weight, value=-1), pull, dice_weight)
+            gradient.mul_(p)
+            at_target.add_(aimed)
         else:
             gradient = p * everywhere
         return gradient.scatter_add_(1, target, at_target), None, None, None, None, None

@@ -110,8 +110,8 @@ class MetaSSLUnlabeledLoss(RegionWeightedLoss):
             ValueError: when the shapes do not fit.
         """
         check_shapes(input, self.partition.num_classes, reference, label=label, mask=mask)
-        label = hard_label(reference, label)
-        regions = self.partition(reference, hard_label(input, None), label, mask)
+        label, confidence = self.partition.judge(reference, label)
+        regions = self.partition.assign(label, confidence, hard_label(input, None), mask, reference)
         weight = self.normalized_weights(regions, label, mask, sum_dtype(input))
         return self.scale * weighted_cross_entropy(input, label, weight)
 
@@ -226,8 +226,8 @@ class MetaSSLLabeledLoss(RegionWeightedLoss):
             ValueError: when the shapes do not fit.
         """
         check_shapes(input, self.partition.num_classes, reference, target=target, label=label, mask=mask)
-        label = hard_label(reference, label)
-        regions = self.partition(reference, target, label, mask)
+        label, confidence = self.partition.judge(reference, label)
+        regions = self.partition.assign(label, confidence, target, mask, reference)
         return self.scale * self.cross_entropy_and_dice(input, target, regions, label, mask)
 
     def cross_entropy_and_dice(

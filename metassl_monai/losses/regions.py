@@ -100,19 +100,30 @@ class Quadripartition(nn.Module):
             ValueError: when the shapes do not fit each other or ``num_classes``.
         """
         check_shapes(reference, self.num_classes, other=other, label=label, mask=mask)
-        label = hard_label(reference, label)
-        confidence = CONFIDENCES[self.confidence](reference, label)
+        label, confidence = self.judge(reference, label)
+        return self.assign(label, confidence, other, mask, reference)
+
+    @torch.no_grad()
+    def judge(self, reference: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The reference's hard label and how sure it is of it, each ``(B, 1, *spatial)``; see :meth:`forward`."""
+        confidence = CONFIDENCES[self.confidence](reference, None if label is None else label.long())
+        return hard_label(reference, label), confidence
+
+    @torch.no_grad()
+    def assign(
+        self, label: Tensor, confidence: Tensor, other: Tensor, mask: Tensor | None, reference: Tensor
+    ) -> Tensor:
+        """Move the threshold, and return the region of every voxel that was judged; see :meth:`forward`."""
         self.threshold.update(confidence, label, mask, reference)
-        return self._regions(confidence, label, other)
+        return self._regions(label, confidence, other)
 
     @torch.no_grad()
     def read(self, reference: Tensor, other: Tensor, label: Tensor | None = None) -> Tensor:
         """Partition the voxels by the threshold as it is, without moving it; see :meth:`forward`."""
         check_shapes(reference, self.num_classes, other=other, label=label)
-        label = hard_label(reference, label)
-        return self._regions(CONFIDENCES[self.confidence](reference, label), label, other)
+        return self._regions(*self.judge(reference, label), other)
 
-    def _regions(self, confidence: Tensor, label: Tensor, other: Tensor) -> Tensor:
+    def _regions(self, label: Tensor, confidence: Tensor, other: Tensor) -> Tensor:
         suspicious, discrepant = confidence <= self.threshold(label), label != other
         code = suspicious.to(torch.uint8) + 2 * discrepant.to(torch.uint8)
         regions: Tensor = code & _KEPT_BITS[self.mode]

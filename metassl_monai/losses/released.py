@@ -118,7 +118,8 @@ class ReleasedLabeledLoss(MetaSSLLabeledLoss):
         """Compute the loss, see :class:`MetaSSLLabeledLoss`; ``ramp`` multiplies the weighted part if ``ramped``."""
         check_shapes(input, self.partition.num_classes, reference, target=target, label=label, mask=mask)
         judge, judge_label, other = self._judged(input, target, reference, label)
-        regions = self.partition(judge, other, judge_label, mask)
+        judge_label, confidence = self.partition.judge(judge, judge_label)
+        regions = self.partition.assign(judge_label, confidence, other, mask, judge)
         if self.dice:
             loss = self.cross_entropy_and_dice(input, target, regions, judge_label, mask)
         else:
@@ -129,12 +130,11 @@ class ReleasedLabeledLoss(MetaSSLLabeledLoss):
 
     def _judged(
         self, input: Tensor, target: Tensor, reference: Tensor, label: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Whose confidence counts, its label, and the label that this one is compared with."""
-        own, label = hard_label(input, None), hard_label(reference, label)
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Whose confidence counts, its label where it is given, and the label that it is compared with."""
         if self.judge == "self":
-            return input, own, target if self.discrepancy == "annotation" else label
-        return reference, label, target if self.discrepancy == "annotation" else own
+            return input, None, target if self.discrepancy == "annotation" else hard_label(reference, label)
+        return reference, label, target if self.discrepancy == "annotation" else hard_label(input, None)
 
 
 def _normalizer(loss: MetaSSLLabeledLoss | MetaSSLUnlabeledLoss, unanimous: Unanimous) -> Normalizer:
