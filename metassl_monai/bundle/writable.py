@@ -53,8 +53,10 @@ def check_no_training(ckpt_dir: str | Path, resume: bool = False, overwrite: boo
         overwrite: what the folder holds may go.
 
     Raises:
-        UserError: when the folder has a checkpoint, and neither is set.
+        UserError: when both are set, or when the folder has a checkpoint and neither is.
     """
+    if resume and overwrite:
+        raise UserError(f"{ckpt_dir}: --resume goes on with its training and --overwrite lets it go: give one of them.")
     from metassl_monai.handlers.checkpoint_file import found_checkpoints  # with it comes torch
 
     found = found_checkpoints(ckpt_dir)

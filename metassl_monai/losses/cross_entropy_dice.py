@@ -96,7 +96,8 @@ class _CrossEntropyDice(torch.autograd.Function):
             pull = (dice_gradient * pull).view(1, -1, *[1] * (p.ndim - 2))
             pull = p * (2 * pull) if ctx.squared else pull.expand_as(p)
             aimed = look_up(dice_gradient * slope, target).mul_(p.gather(1, target))
-            # what softmax takes off every class: the mean of the derivatives over the classes
+            # what softmax takes off every class: the mean of the derivatives over the classes, summed class by class
+            # since their products would be as large as the logits
             mean = aimed.clone()
             for pulled, share in zip(pull.split(1, dim=1), p.split(1, dim=1), strict=True):
                 mean.addcmul_(pulled, share)

@@ -129,3 +129,5 @@ def test_a_training_is_not_destroyed_by_the_next_one(tmp_path):
         assert remedy in str(error.value)
     check_no_training(tmp_path, resume=True)
     check_no_training(tmp_path, overwrite=True)
+    with pytest.raises(UserError, match="give one of them"):
+        check_no_training(tmp_path, resume=True, overwrite=True)
