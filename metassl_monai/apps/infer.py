@@ -17,10 +17,9 @@ from metassl_monai.data import prediction_mistakes
 from metassl_monai.data.datalist import parse_json
 from metassl_monai.integrations.labels import named_labels, write_label_tables
 from metassl_monai.planning import Case, image_cases
-from metassl_monai.progress import Progress
 
 from .further_formats import check_formats, write_formats
-from .segmenter import Segmenter, read_inference, save_predictions, succeeds
+from .segmenter import Segmenter, read_inference, save_predictions, segment_each
 
 __all__ = ["infer", "segment_images"]
 
@@ -117,12 +116,11 @@ def segment_images(
     check_formats(also, files)
     check_writable(out)
     labels = named_labels(parser.get_parsed_content("labels"), label_values)
-    segmenter = Segmenter(parser)
 
-    def finish(case: list[str]) -> bool:
-        return succeeds(segmenter, case, lambda item: write_formats(also, case, root, out, labels))
+    def finish(number: int, found: Mapping[str, Any]) -> None:
+        write_formats(also, files[number], root, out, labels)
 
-    done = sum(finish(case) for case in Progress(files, desc="segmenting", unit="image"))
+    done = segment_each(Segmenter(parser), files, finish, "segmenting", "image")
     write_label_tables(labels, out)
     if done < len(cases):
         others = f"; the others are segmented in {out}" if done else ""

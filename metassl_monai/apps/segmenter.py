@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
+from monai.transforms import Compose
 from tqdm import tqdm
 
 from metassl_monai.bundle.errors import UserError, refuse, user_mistake
@@ -18,9 +19,11 @@ from metassl_monai.bundle.locate import config_files
 from metassl_monai.bundle.preflight import check_network
 from metassl_monai.data import Problem, check_images
 from metassl_monai.data.check import Kind
+from metassl_monai.data.read_ahead import read_ahead
 from metassl_monai.planning.headers import reason_of
+from metassl_monai.progress import Progress
 
-__all__ = ["Segmenter", "keep_probabilities", "read_inference", "save_predictions", "succeeds"]
+__all__ = ["Segmenter", "keep_probabilities", "read_inference", "save_predictions", "segment_each"]
 
 SAVE = "SavePredictiond"
 POSTPROCESSING = "postprocessing::transforms"
@@ -99,6 +102,7 @@ class Segmenter:
         self.load(parser.get_parsed_content("ckpt_path"))
         self.evaluator = parser.get_parsed_content("evaluator")
         self.dataset = parser.get_parsed_content("dataset")
+        self.preprocessing, self.dataset.transform = self.dataset.transform, Compose()
         self.evaluator.logger = logging.getLogger(f"{__name__}.silent")  # a failure is the caller's to tell
         self.evaluator.logger.setLevel(logging.CRITICAL)
 
@@ -112,9 +116,14 @@ class Segmenter:
         """Read an image, one file or one a channel, to its end and return what is wrong with it."""
         return check_images([files], self.kind, self.channels)
 
-    def __call__(self, files: Sequence[str]) -> dict[str, Any]:
-        """Segment an image and return what the postprocessing leaves; its files are written by then."""
-        self.dataset.data = [{"image": files[0] if len(files) == 1 else [*files]}]
+    def read(self, files: Sequence[str]) -> dict[str, Any]:
+        """Read an image as the network takes it."""
+        image: dict[str, Any] = self.preprocessing({"image": files[0] if len(files) == 1 else [*files]})
+        return image
+
+    def __call__(self, image: dict[str, Any]) -> dict[str, Any]:
+        """Segment what was read and return what the postprocessing leaves; its files are written by then."""
+        self.dataset.data = [image]
         self.evaluator.run()
         return dict(self.evaluator.state.output[0])
 
@@ -138,28 +147,49 @@ def _fitting_overlay(bundle: Path, checkpoint: Path) -> list[str]:
     return []
 
 
-def succeeds(segmenter: Segmenter, files: Sequence[str], use: Callable[[dict[str, Any]], object] | None = None) -> bool:
-    """Segment an image and use what comes of it; where anything fails, say so on standard error in one line.
+def segment_each(
+    segmenter: Segmenter,
+    images: Sequence[Sequence[str]],
+    use: Callable[[int, dict[str, Any]], object],
+    doing: str,
+    unit: str,
+) -> int:
+    """Segment images one after the other; where anything fails with one, say so on standard error in one line.
 
     Args:
-        segmenter: what segments it.
-        files: of the image, one or one a channel.
-        use: what to do with the item that the postprocessing leaves.
+        segmenter: what segments them.
+        images: the files of each, one or one a channel.
+        use: takes the number of an image and what the postprocessing leaves.
+        doing: what is done, for the progress bar.
+        unit: what an image is called there.
 
     Returns:
-        Whether nothing failed.
+        With how many images nothing failed.
     """
-    lines = [f"{problem.file}: {problem.cause}: {problem.remedy}" for problem in segmenter.problems(files)]
-    if not lines:
-        try:
-            item = segmenter(files)
-            if use is not None:
-                use(item)
-        except Exception as error:  # one image must not cost the others, whatever is wrong with it
-            lines = [f"{files[0]}: {_reason(error)}"]
-    for line in lines:
-        tqdm.write(line, file=sys.stderr)
-    return not lines
+
+    def read(files: Sequence[str]) -> tuple[Any, list[str]]:
+        lines = [f"{problem.file}: {problem.cause}: {problem.remedy}" for problem in segmenter.problems(files)]
+        return (None, lines) if lines else _attempt(files, segmenter.read, files)
+
+    def finish(number: int, image: dict[str, Any]) -> None:
+        use(number, segmenter(image))
+
+    done = 0
+    for number, (image, lines) in enumerate(Progress(read_ahead(read, images), doing, len(images), unit=unit)):
+        if not lines:
+            _, lines = _attempt(images[number], finish, number, image)
+        for line in lines:
+            tqdm.write(line, file=sys.stderr)
+        done += not lines
+    return done
+
+
+def _attempt(files: Sequence[str], work: Callable[..., Any], *args: Any) -> tuple[Any, list[str]]:
+    """Return what comes of a work, or why it failed: one image must not cost the others, whatever is wrong with it."""
+    try:
+        return work(*args), []
+    except Exception as error:
+        return None, [f"{files[0]}: {_reason(error)}"]
 
 
 def _reason(error: Exception) -> str:

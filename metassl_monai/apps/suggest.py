@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +23,9 @@ from metassl_monai.data.pictures import gray
 from metassl_monai.files import atomic_write
 from metassl_monai.handlers.drawing import write_figure
 from metassl_monai.losses import FixedThreshold, Quadripartition, Region
-from metassl_monai.progress import Progress
 from metassl_monai.report import NO_REGION, quadripartition_figure
 
-from .segmenter import Segmenter, keep_probabilities, read_inference, succeeds
+from .segmenter import Segmenter, keep_probabilities, read_inference, segment_each
 from .show import show_json, show_table
 
 __all__ = ["Suggestion", "format_suggestions", "measure_doubt", "rank_cases", "suggest"]
@@ -117,10 +115,15 @@ def rank_cases(
     average = model.with_name(f"{model.stem}_ema.pt")
     networks = [_network(folder, overlays, dataset_dir, model, device)]
     networks += [_network(folder, overlays, dataset_dir, average, device)] if average.is_file() else []
+    files = [image_files(item["image"]) for item in items]
     ranked: list[Suggestion] = []
-    for item in Progress(items, desc="looking", unit="case"):
-        use = partial(_rank, ranked, item, networks[-1])
-        succeeds(networks[0], image_files(item["image"]), use)
+
+    def rank(number: int, found: Mapping[str, Any]) -> None:
+        # read anew, since what undoes the preprocessing is the network's own
+        other = found if len(networks) == 1 else networks[1](networks[1].read(files[number]))
+        ranked.append(_suggestion(items[number], found["pred"], other["pred"]))
+
+    segment_each(networks[0], files, rank, "looking", "case")
     ranked.sort(key=lambda it: (-it.doubt["uncertain"], -it.doubt["entropy_nats"], it.case))
     return ranked, len(items) - len(ranked), labels
 
@@ -191,16 +194,15 @@ def _unlabeled(bundle: Path) -> tuple[list[dict[str, Any]], Path, dict[str, str]
     return items, Path(dataset_dir), read_datalist(datalist)["labels"]
 
 
-def _rank(ranked: list[Suggestion], item: dict[str, Any], average: Segmenter, found: dict[str, Any]) -> None:
+def _suggestion(item: dict[str, Any], reference: Tensor, other: Tensor) -> Suggestion:
     files = image_files(item["image"])
-    reference = torch.as_tensor(found["pred"]).cpu()
-    other = torch.as_tensor(average(files)["pred"]).cpu()
+    reference, other = (torch.as_tensor(probabilities).cpu() for probabilities in (reference, other))
     doubt, regions = measure_doubt(reference, other)
     image = gray(torch.as_tensor(read_scan(files)), regions)
     maps = {"reference": reference.argmax(dim=0), "prediction": other.argmax(dim=0), "regions": regions}
     cut = _plane_to_see(**maps)
     plane = {name: values[cut].numpy() for name, values in {"image": image, **maps}.items()}
-    ranked.append(Suggestion(item["case"], item["subject"], files[0], doubt, plane))
+    return Suggestion(item["case"], item["subject"], files[0], doubt, plane)
 
 
 def _plane_to_see(reference: Tensor, prediction: Tensor, regions: Tensor) -> Any:

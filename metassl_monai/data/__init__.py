@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .loading import case_loading
     from .phantom import make_phantom
     from .predictions import SavePredictiond, prediction_mistakes, prediction_path
+    from .read_ahead import ReadAheadDataLoader
     from .reading import (
         LabelClassesd,
         ScanReader,
@@ -43,6 +44,7 @@ __all__ = [
     "DeviceDataset",
     "LabelClassesd",
     "Problem",
+    "ReadAheadDataLoader",
     "SavePredictiond",
     "ScanReader",
     "SliceDataset",
@@ -84,6 +86,7 @@ if not TYPE_CHECKING:
             "loading",
             "phantom",
             "predictions",
+            "read_ahead",
             "reading",
             "slices",
             "tiles",

@@ -157,14 +157,20 @@ def test_a_damaged_image_costs_the_others_nothing(bright, tmp_path):
     assert file.is_file()
 
 
-def test_an_image_that_fails_on_the_way_is_named_in_one_line(bright, tmp_path, monkeypatch):
+@pytest.mark.parametrize("failing", ["read", "__call__"])
+def test_an_image_that_fails_on_the_way_is_named_in_one_line(failing, bright, tmp_path, monkeypatch):
     from metassl_monai.apps import infer
 
     class Failing(infer.Segmenter):
-        def __call__(self, files):
-            if files[0].endswith("a.nii.gz"):
+        def read(self, files):
+            if failing == "read" and files[0].endswith("a.nii.gz"):
                 raise RuntimeError("out of memory:\n  tried to allocate") from MemoryError("no\nroom")
-            return super().__call__(files)
+            return super().read(files)
+
+        def __call__(self, image):
+            if failing == "__call__" and image["image"].meta["filename_or_obj"].endswith("a.nii.gz"):
+                raise RuntimeError("out of memory:\n  tried to allocate") from MemoryError("no\nroom")
+            return super().__call__(image)
 
     monkeypatch.setattr(infer, "Segmenter", Failing)
     for name in ("a", "b"):
