@@ -31,7 +31,8 @@ def train(workflow, refusal, tmp_path):
     """Train two short stages in one folder; the time stamp of the first one's network, or the message of a refusal."""
 
     def run(bundle=PHANTOM, configs=("train", "bcp"), run_id="training", refused=False, **overrides):
-        ids = {"output_dir": str(tmp_path / "out"), "overwrite": True, **overrides}  # the second stage may go
+        may_go = not overrides.get("resume", False)  # the second stage
+        ids = {"output_dir": str(tmp_path / "out"), "overwrite": may_go, **overrides}
         message = refusal(workflow(bundle, list(configs), **ids), run_id)
         assert refused == (message is not None), message
         if refused:
