@@ -64,12 +64,15 @@ def prepare_folder(
 
 @contextmanager
 def _emptied_if_it_fails(folder: Path) -> Iterator[None]:
-    """Leave a folder that was empty as it was, so that the command can be given again once its mistake is mended."""
+    """Leave a folder that was empty or absent as it was, so that the command can be given again once it is mended."""
+    there = folder.is_dir()
     try:
         yield
     except BaseException:
         for path in folder.iterdir() if folder.is_dir() else ():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not there and folder.is_dir():
+            folder.rmdir()
         raise
 
 

@@ -16,7 +16,7 @@ from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from metassl_monai.bundle.errors import UserError
-from metassl_monai.bundle.locate import bundle_path, config_files, left_behind, run_bundle
+from metassl_monai.bundle.locate import bundle_path, checked_command, config_files, left_behind, run_bundle
 from metassl_monai.bundle.writable import check_no_training, check_writable
 from metassl_monai.files import write_json
 
@@ -35,7 +35,7 @@ def train_bundle(bundle: str, names: Sequence[str], arguments: Sequence[str], mi
         names: the overlays after ``train``, such as a method.
         arguments: further ``--id value`` for MONAI; ``--resume`` and ``--overwrite`` may stand alone.
         minutes: time for the whole training, which replaces ``--iterations``: a few steps are measured first. A
-            training that is resumed goes on to the iterations that were measured when it began.
+            training that is resumed goes on to the iterations that were measured when it began, also without it.
 
     Raises:
         UserError: for an unknown bundle, overlay or id, for a folder that holds a training, or when the training fails.
@@ -45,14 +45,14 @@ def train_bundle(bundle: str, names: Sequence[str], arguments: Sequence[str], mi
     arguments = _with_values(arguments)
     if "--bundle_root" not in arguments and left_behind(files[0], ConfigParser.load_config_file(files[0])):
         arguments = [*arguments, "--bundle_root", str(folder.resolve())]
-    if minutes is not None:
-        if "--iterations" in arguments:
-            raise UserError("--minutes and --iterations both say how long to train: give one of them.")
-        arguments = [*arguments, "--iterations", str(_fitting(minutes, files, arguments))]
-    run_bundle("training", files, arguments)
+    if minutes is not None and "--iterations" in arguments:
+        raise UserError("--minutes and --iterations both say how long to train: give one of them.")
+    checked_command("training", files, arguments)
+    iterations = _fitting(minutes, files, arguments)
+    run_bundle("training", files, arguments if iterations is None else [*arguments, "--iterations", str(iterations)])
 
 
-def _fitting(minutes: float, files: Sequence[Path], arguments: Sequence[str]) -> int:
+def _fitting(minutes: float | None, files: Sequence[Path], arguments: Sequence[str]) -> int | None:
     """Return how many iterations fit into a time, of a resumed training those that were measured when it began."""
     given = _ids(arguments)
     parser = ConfigParser()
@@ -63,10 +63,15 @@ def _fitting(minutes: float, files: Sequence[Path], arguments: Sequence[str]) ->
     out = Path(parser.get_parsed_content("output_dir"))
     check_writable(out)
     known = out / "minutes.json"
+    if minutes is None and ("iterations" in given or not resume):
+        known.unlink(missing_ok=True)  # this training has another length, to which it is resumed
+        return None
     if resume and known.is_file():
         iterations: int = json.loads(known.read_text(encoding="utf-8"))["iterations"]
         sys.stdout.write(f"going on to the {iterations} iterations of {known}\n")
         return iterations
+    if minutes is None:
+        return None
     iterations = iterations_in(minutes, files, arguments)
     # a training ends with an epoch, and would go beyond its time for one that is begun
     iterations -= iterations % min(iterations, int(parser.get_parsed_content("iterations_per_epoch")))

@@ -116,7 +116,8 @@ def unknown_ids(argv: Sequence[str]) -> Iterator[str]:
         if name in known or (parent and name in parser) or (isinstance(target, dict) and "_target_" in target):
             continue
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean --{near[0]}?" if near else "See the ids in the config file."
+        where = " and ".join(_files(given["config_file"]))
+        hint = f"Did you mean --{near[0]}?" if near else f"See the ids in {where}."
         yield f"--{name}: no config id of this name. {hint}"
 
 

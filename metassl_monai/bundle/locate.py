@@ -25,6 +25,7 @@ __all__ = [
     "bundle_command",
     "bundle_names",
     "bundle_path",
+    "checked_command",
     "config_files",
     "copy_bundle",
     "left_behind",
@@ -55,7 +56,11 @@ def bundle_path(name: str) -> Path:
     for path in (Path(name), bundles_root() / name):
         if (path / "configs" / "metadata.json").is_file():
             return path
-    raise UserError(f"no bundle {name!r}: choose one of {', '.join(bundle_names())}, or give the path of a bundle.")
+    here = [file.parents[1].name for file in Path().glob("*/configs/metadata.json")]
+    near = difflib.get_close_matches(name, [*here, *bundle_names()], n=1)
+    choice = f"choose one of {', '.join(bundle_names())}, or give the path of a bundle."
+    hint = f"did you mean {near[0]}?" if near else choice
+    raise UserError(f"no bundle {name!r}: {hint}")
 
 
 def copy_bundle(name: str, out: Path) -> Path:
@@ -107,18 +112,27 @@ def bundle_command(run_id: str, configs: Sequence[Path], arguments: Sequence[str
     return ["python", "-m", "monai.bundle", "run", run_id, "--config_file", files, *arguments]
 
 
-def run_bundle(run_id: str, configs: Sequence[Path], arguments: Sequence[str] = ()) -> None:
-    """Print and run the command of :func:`bundle_command`, unless it has an id that no config knows.
+def checked_command(run_id: str, configs: Sequence[Path], arguments: Sequence[str] = ()) -> list[str]:
+    """Return the command of :func:`bundle_command`, unless it has an id that no config knows.
 
     Raises:
-        UserError: with the unknown id, or with the exit status of the command when it fails.
+        UserError: with the unknown id.
     """
     from .command_line import check_command_line
 
     command = bundle_command(run_id, configs, arguments)
     # MONAI ends in a traceback at an id inside an unknown one before a check of the bundle's own could run
     check_command_line(["monai/bundle/__main__.py", *command[3:]])
-    run_command(command)
+    return command
+
+
+def run_bundle(run_id: str, configs: Sequence[Path], arguments: Sequence[str] = ()) -> None:
+    """Print and run the command of :func:`checked_command`.
+
+    Raises:
+        UserError: with the unknown id, or with the exit status of the command when it fails.
+    """
+    run_command(checked_command(run_id, configs, arguments))
 
 
 def run_command(command: Sequence[str]) -> None:

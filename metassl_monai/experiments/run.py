@@ -40,6 +40,9 @@ from .runs import read_run, write_run
 
 __all__ = ["run_experiment"]
 
+_STOPPED = (128 + 1, 128 + 2, 128 + 15)
+"""Exit statuses of a command that was asked to stop: by a lost terminal, Ctrl-C or SIGTERM."""
+
 
 def run_experiment(
     file: str | Path,
@@ -75,7 +78,7 @@ def run_experiment(
 
     Raises:
         UserError: when the experiment is faulty, a folder cannot be written, a result is of other settings than the
-            file's, or cells have failed, after all others.
+            file's, or cells have failed, after all others; at once when a cell was asked to stop.
     """
     file, out = Path(file), Path(out)
     results = out / "results" if results is None else Path(results)
@@ -122,6 +125,9 @@ def _each(cells: Sequence[Cell], work: Callable[[Cell], Any]) -> list[str]:
         try:
             work(cell)
         except UserError as error:
+            if error.code in _STOPPED:
+                sys.stdout.write(f"{cell.name} was stopped; the same command goes on with it.\n")
+                raise
             reason = f"exit status {error.code}, see above" if isinstance(error.code, int) else error.code
             sys.stdout.write(f"{cell.name} failed: {reason}\n")
             failed.append(f"  {cell.name}: {reason}")

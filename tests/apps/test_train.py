@@ -48,6 +48,25 @@ def test_minutes_become_iterations_and_a_resumed_training_keeps_them(phantom, mo
     assert f"going on to the 300 iterations of {tmp_path / 'run' / 'minutes.json'}" in capsys.readouterr().out
     train_bundle(PHANTOM, [], [*arguments, "--output_dir", str(tmp_path / "short")], minutes=0.1)
     assert run[-1][-2:] == ["--iterations", "20"]  # less than one
+    train_bundle(PHANTOM, [], ["--resume", *arguments])
+    assert run[-1][-2:] == ["--iterations", "300"]
+
+
+@pytest.mark.parametrize("another_length", [["--overwrite"], ["--resume", "--iterations", "400"]])
+def test_a_training_of_another_length_is_resumed_to_its_own(another_length, phantom, monkeypatch, tmp_path):
+    run = []
+    monkeypatch.setattr(locate, "run_command", run.append)
+    monkeypatch.setattr("metassl_monai.apps.train.iterations_in", lambda *_: 300)
+    arguments = arguments_of(phantom, "--output_dir", str(tmp_path))
+    train_bundle(PHANTOM, [], arguments, minutes=5)
+    train_bundle(PHANTOM, [], [*another_length, *arguments])
+    train_bundle(PHANTOM, [], ["--resume", *arguments])
+    assert "--iterations" not in run[-1]
+
+
+def test_an_option_without_its_value_is_one_message(phantom):
+    with pytest.raises(UserError, match="--iterations"):
+        train_bundle(PHANTOM, [], ["--iterations"])
 
 
 def test_a_folder_that_holds_a_training_is_refused_before_a_step_is_measured(phantom, monkeypatch, tmp_path):
@@ -74,3 +93,5 @@ def test_impossible_times_are_refused(words, message):
 def test_training_an_unknown_bundle_is_one_message():
     with pytest.raises(UserError, match="no bundle 'nothing'"):
         train_bundle("nothing", [], [])
+    with pytest.raises(UserError, match="no bundle 'phantom_segmentaton': did you mean phantom_segmentation"):
+        train_bundle("phantom_segmentaton", [], [])

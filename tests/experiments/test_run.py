@@ -158,6 +158,20 @@ def test_a_failed_cell_does_not_keep_the_others_from_running(ran, tmp_path, monk
     assert (tmp_path / "out" / "results.md").is_file()
 
 
+def test_an_experiment_that_is_asked_to_stop_begins_no_other_cell(ran, tmp_path, monkeypatch):
+    commands = []
+
+    def stopped(command):
+        commands.append(command)
+        raise UserError(143)
+
+    monkeypatch.setattr(locate, "run_command", stopped)
+    result = metassl("experiment", ran / "tiny.json", "--dataset-dir", ran / "data", "--out", tmp_path / "out")
+    assert result.exception.code == 143
+    assert len(commands) == 1
+    assert "was stopped; the same command goes on with it." in result.output
+
+
 def test_test_data_are_read_when_all_cells_are_trained(ran, tmp_path, monkeypatch):
     commands = []
     monkeypatch.setattr(locate, "run_command", lambda command: commands.append(command[4]))

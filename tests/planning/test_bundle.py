@@ -106,6 +106,7 @@ def test_a_refused_command_can_be_given_again_once_its_mistake_is_mended(tmp_pat
     asked = folder / "scans", folder / "annotations", folder / "bundle", [*TINY, "patch_size=[32,32]"]
     with pytest.raises((UserError, DatalistError), match=r"s 0\.nii\.gz"):
         prepare_folder(*asked)
+    assert not (folder / "bundle").exists()
     label.write_bytes(whole)
     prepare_folder(*asked)
     assert (folder / "bundle" / "configs" / "train.json").is_file()
