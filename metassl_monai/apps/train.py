@@ -53,7 +53,10 @@ def train_bundle(bundle: str, names: Sequence[str], arguments: Sequence[str], mi
 
 
 def _fitting(minutes: float | None, files: Sequence[Path], arguments: Sequence[str]) -> int | None:
-    """Return how many iterations fit into a time, of a resumed training those that were measured when it began."""
+    """Return how many iterations fit into a time, of a resumed training those that were measured when it began.
+
+    None where nothing is to be measured: config or command line say the number.
+    """
     given = _ids(arguments)
     parser = ConfigParser()
     parser.read_config([str(file) for file in files])

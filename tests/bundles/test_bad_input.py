@@ -343,11 +343,14 @@ def test_the_command_line_of_inference_says_it_without_a_traceback(data, tmp_pat
         assert not (tmp_path / "out").exists()
 
 
-def test_ids_of_inference_are_checked():
+@pytest.mark.parametrize(
+    ("name", "message"), [("checkpoint", ""), ("xyzzy", r"\. See the ids in .*configs.inference\.json\.")]
+)
+def test_ids_of_inference_are_checked(name, message):
     inference = str(bundle_path(ACDC) / "configs" / "inference.json")
-    with pytest.raises(UserError, match="--checkpoint: no config id of this name"):
+    with pytest.raises(UserError, match=f"--{name}: no config id of this name{message}"):
         check_command_line(
-            ["monai/bundle/__main__.py", "run", "inference", "--config_file", inference, "--checkpoint", "x"]
+            ["monai/bundle/__main__.py", "run", "inference", "--config_file", inference, f"--{name}", "x"]
         )
 
 

@@ -21,13 +21,13 @@ from metassl_monai.bundle.locate import bundle_command, bundle_path, config_file
 
 BUNDLE = "phantom_segmentation"
 SIZE = ["--spatial_size", "[32,32]", "--features", "[4,8,16,32,64]"]
+SHORT = ["--iterations", "4", "--iterations_per_epoch", "2", "--labeled_batch_size", "2", "--unlabeled_batch_size", "2"]
 WATCHED = """
 import atexit, pathlib, runpy
 comms = pathlib.Path("/proc/self/task").glob
 atexit.register(lambda: print("threads at the end:", *sorted(file.read_text().strip() for file in comms("*/comm"))))
 runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
 """
-SHORT = ["--iterations", "4", "--iterations_per_epoch", "2", "--labeled_batch_size", "2", "--unlabeled_batch_size", "2"]
 
 
 def run(command, cwd, **environment):

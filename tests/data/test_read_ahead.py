@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from threading import Event
 
 import pytest
@@ -62,3 +63,4 @@ def test_a_loop_that_ends_early_lets_go():
         assert batch.item() == 0
         break
     assert not dataset.read[2].wait(0.2)
+    assert not any(thread.name.startswith("read ahead") for thread in threading.enumerate())

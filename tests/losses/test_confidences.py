@@ -77,11 +77,11 @@ def test_probability_is_that_of_the_label_and_dispersions_ignore_it():
         torch.testing.assert_close(CONFIDENCES[name](logits, label), CONFIDENCES[name](logits, argmax(logits)))
 
 
-@pytest.mark.parametrize("name", sorted(CONFIDENCES))
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_no_label_is_the_likeliest_one(name, dtype):
+def test_no_label_is_the_likeliest_one(dtype):
     logits = torch.cat([random_logits(4), 100 * random_logits(4), random_logits(4).round()]).to(dtype)  # and ties
-    assert torch.equal(CONFIDENCES[name](logits, None), CONFIDENCES[name](logits, argmax(logits)))
+    probability = CONFIDENCES["probability"]
+    assert torch.equal(probability(logits, None), probability(logits, argmax(logits)))
 
 
 @pytest.mark.parametrize("name", sorted(CONFIDENCES))
